@@ -1,0 +1,74 @@
+//! What an operator is to the hub: a state machine over one epoch's deltas, without any timely type.
+
+use tidemill_delta::{Delta, Epoch, Micros};
+
+/// A row for which an operator has no answer; it goes to the view's error side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowError {
+    /// Why.
+    pub message: String,
+    /// The row as text, shortened.
+    pub row: String,
+    /// The row's multiplicity: an error is taken back with its row.
+    pub weight: i64,
+}
+
+/// Why an operator cannot go on; its view stops with this message.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OperatorError(pub String);
+
+impl From<arrow::error::ArrowError> for OperatorError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        OperatorError(error.to_string())
+    }
+}
+
+/// The circumstances of one step.
+pub struct StepCx<'a> {
+    /// Which epoch.
+    pub epoch: Epoch,
+    /// The watermark as of this epoch: the least of the sources that the operator's input is made
+    /// from. Never falls from step to step.
+    pub watermark: Micros,
+    /// Rows without an answer.
+    pub errors: &'a mut Vec<RowError>,
+}
+
+/// How much an operator remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Rows, groups or entries.
+    pub rows: usize,
+    /// Bytes of memory, estimated.
+    pub bytes: usize,
+}
+
+/// One operator on one worker.
+///
+/// Deterministic: the sum of its output depends only on its state and the sum of its inputs, not on
+/// the order or the batching of rows inside an epoch. It is stepped at most once an epoch, with all
+/// of the epoch's input, and its output is the net change (a changed group gives at most one row
+/// taken back and one row added).
+pub trait Operator: Send {
+    /// Takes one epoch's input, a list of deltas per input (maybe empty; they are the operator's to
+    /// take), and gives what changes.
+    fn step(&mut self, cx: &mut StepCx<'_>, inputs: &mut [Vec<Delta>]) -> Result<Vec<Delta>, OperatorError>;
+
+    /// Whether the operator has something to do at this watermark although no rows arrived:
+    /// windows to close, state to drop.
+    fn due(&self, _watermark: Micros) -> bool {
+        false
+    }
+
+    /// Whether the operator must be stepped once when its view begins, even without rows: an
+    /// aggregate without keys has a row from the start. Only asked on the worker that owns it.
+    fn wants_start(&self) -> bool {
+        false
+    }
+
+    /// What it remembers.
+    fn state(&self) -> StateSize {
+        StateSize::default()
+    }
+}

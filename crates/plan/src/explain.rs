@@ -1,0 +1,126 @@
+//! `EXPLAIN`: a dataflow as an indented tree, the answer's node first.
+
+use std::fmt::Write;
+
+use crate::{AggregatePlan, Bound, Dataflow, JoinPlan, Node, NodeId, Op, Route, SessionPlan, TopNPlan};
+
+/// The dataflow for people, one line a node, inputs indented below the node that reads them.
+///
+/// Each line says what the operator does, whether it is maintained incrementally or recomputed,
+/// whether its output is append-only or updating, what state it keeps and what bounds that state.
+pub fn explain(dataflow: &Dataflow) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !dataflow.nodes.is_empty() {
+        explain_node(dataflow, dataflow.nodes.len() - 1, 0, &mut lines);
+    }
+    lines
+}
+
+fn explain_node(dataflow: &Dataflow, id: NodeId, depth: usize, lines: &mut Vec<String>) {
+    let node = &dataflow.nodes[id];
+    let mut line = format!("{:indent$}{}", "", describe(dataflow, node), indent = depth * 2);
+    let kind = if matches!(node.op, Op::Recompute(_)) { "recompute" } else { "incremental" };
+    let output = if node.append_only { "append-only" } else { "updating" };
+    let _ = write!(line, "  [{kind}, {output}{}]", state(dataflow, node));
+    lines.push(line);
+    for edge in &node.inputs {
+        match &edge.route {
+            Route::Local => explain_node(dataflow, edge.from, depth + 1, lines),
+            route => {
+                let indent = (depth + 1) * 2;
+                lines.push(format!("{:indent$}Exchange {}", "", route_name(dataflow, edge.from, route)));
+                explain_node(dataflow, edge.from, depth + 2, lines);
+            }
+        }
+    }
+}
+
+fn route_name(dataflow: &Dataflow, from: NodeId, route: &Route) -> String {
+    match route {
+        Route::Local => "local".into(),
+        Route::Hash(columns) => format!("by hash of {}", names(dataflow, from, columns)),
+        Route::Gather => "to one worker".into(),
+        Route::Broadcast => "to all workers".into(),
+    }
+}
+
+fn names(dataflow: &Dataflow, node: NodeId, columns: &[usize]) -> String {
+    let schema = &dataflow.nodes[node].schema;
+    let list: Vec<_> = columns.iter().map(|c| schema.field(*c).name().as_str()).collect();
+    format!("({})", list.join(", "))
+}
+
+fn describe(dataflow: &Dataflow, node: &Node) -> String {
+    let input = |i: usize| node.inputs[i].from;
+    match &node.op {
+        Op::Input(i) => {
+            let columns: Vec<_> = node.schema.fields().iter().map(|f| f.name().as_str()).collect();
+            format!("Read {} ({})", dataflow.inputs[*i].name, columns.join(", "))
+        }
+        Op::Map(map) => match &map.filter {
+            Some(filter) => format!("Filter {filter}; project {:?}", map.project),
+            None => format!("Project {:?}", map.project),
+        },
+        Op::Window(w) if w.size == w.slide => format!("Tumble {} size {}", names(dataflow, input(0), &[w.time]), duration(w.size)),
+        Op::Window(w) => {
+            format!("Hop {} slide {} size {}", names(dataflow, input(0), &[w.time]), duration(w.slide), duration(w.size))
+        }
+        Op::Aggregate(AggregatePlan { keys, calls, on_close, .. }) => {
+            let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
+            let when = if *on_close { " on window close" } else { "" };
+            format!("Aggregate{when} {} by {}", calls.join(", "), names(dataflow, input(0), keys))
+        }
+        Op::Session(SessionPlan { keys, gap, calls, .. }) => {
+            let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
+            format!("Session gap {} {} by {}", duration(*gap), calls.join(", "), names(dataflow, input(0), keys))
+        }
+        Op::Join(JoinPlan { kind, left_keys, right_keys, filter, .. }) => {
+            let (left, right) = (names(dataflow, input(0), left_keys), names(dataflow, input(1), right_keys));
+            let residual = filter.as_ref().map_or(String::new(), |f| format!(" where {f}"));
+            format!("{kind:?} join on {left} = {right}{residual}")
+        }
+        Op::TopN(TopNPlan { partition, order, offset, limit, .. }) => {
+            let order: Vec<_> = order
+                .iter()
+                .map(|o| {
+                    let name = dataflow.nodes[input(0)].schema.field(o.column).name().clone();
+                    if o.options.descending { format!("{name} desc") } else { name }
+                })
+                .collect();
+            let skip = if *offset > 0 { format!(" after {offset}") } else { String::new() };
+            format!("First {limit}{skip} by ({}) per {}", order.join(", "), names(dataflow, input(0), partition))
+        }
+        Op::Union => "Union all".into(),
+        Op::Recompute(recompute) => format!("Recompute {} per {}", recompute.label, names(dataflow, input(0), &recompute.keys[0])),
+        Op::CloseGate(gate) => format!("Hold until {} is final", names(dataflow, input(0), &[gate.closes.column])),
+    }
+}
+
+/// What the operator remembers, and until when.
+fn state(dataflow: &Dataflow, node: &Node) -> String {
+    let until = |input: usize, bound: &Option<Bound>| match bound {
+        Some(bound) => format!("until the watermark passes {}", names(dataflow, node.inputs[input].from, &[bound.column])),
+        None => "unbounded".into(),
+    };
+    match &node.op {
+        Op::Input(_) | Op::Map(_) | Op::Window(_) | Op::Union => String::new(),
+        Op::Aggregate(a) if a.keys.is_empty() => ", state: one group".into(),
+        Op::Aggregate(a) => format!(", state: groups, {}", until(0, &a.closes)),
+        Op::Session(s) => format!(", state: open sessions, {}", until(0, &s.closes)),
+        Op::Join(j) => format!(", state: left rows, {}; right rows, {}", until(0, &j.evict[0]), until(1, &j.evict[1])),
+        Op::TopN(t) if t.append_only => format!(", state: first {} rows per partition, {}", t.offset + t.limit, until(0, &t.closes)),
+        Op::TopN(t) => format!(", state: all rows, {}", until(0, &t.closes)),
+        Op::Recompute(_) => ", state: all rows of its inputs, unbounded".into(),
+        Op::CloseGate(g) => format!(", state: rows not yet final, {}", until(0, &Some(g.closes))),
+    }
+}
+
+/// Microseconds as people write them.
+pub(crate) fn duration(micros: i64) -> String {
+    for (unit, size) in [("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000)] {
+        if micros % size == 0 {
+            return format!("{} {unit}", micros / size);
+        }
+    }
+    format!("{micros} us")
+}

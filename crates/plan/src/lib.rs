@@ -1,0 +1,22 @@
+//! What to compute: a view's dataflow as plain data.
+//!
+//! `sql` makes these plans, `dataflow` runs them, `EXPLAIN` prints them. A [`Dataflow`] is a list of
+//! [`Node`]s in topological order; a node's inputs are earlier nodes. Expressions and aggregates
+//! that only the SQL front end knows how to evaluate come in as trait objects ([`Scalar`],
+//! [`Recompute`]) that work on whole batches.
+
+mod explain;
+mod node;
+mod scalar;
+mod time;
+
+pub use explain::explain;
+pub use node::{
+    AggregateCall, AggregateFunction, AggregatePlan, CloseGatePlan, ColumnPath, Dataflow, Edge, Input, JoinKind, JoinPlan, MapPlan, Node,
+    NodeId, Op, OrderBy, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,
+};
+pub use scalar::{Expr, Recompute, Scalar, ScalarError};
+pub use time::Bound;
+
+/// Names a table, source or view inside the engine; never reused.
+pub type RelationId = u64;

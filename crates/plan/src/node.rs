@@ -1,0 +1,318 @@
+//! The nodes of a dataflow.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, SchemaRef};
+use tidemill_delta::Micros;
+
+use crate::{Bound, Expr, Recompute, RelationId, Scalar};
+
+/// The number of a node in its dataflow.
+pub type NodeId = usize;
+
+/// A query as a graph of operators.
+///
+/// Nodes are in topological order; the last one gives the answer.
+#[derive(Clone, Debug)]
+pub struct Dataflow {
+    /// The nodes; a node's inputs have smaller numbers.
+    pub nodes: Vec<Node>,
+    /// The relations read, one entry per [`Op::Input`], which names it by its place here.
+    pub inputs: Vec<Input>,
+}
+
+impl Dataflow {
+    /// The node that gives the answer.
+    ///
+    /// # Panics
+    /// When there are no nodes.
+    pub fn output(&self) -> &Node {
+        self.nodes.last().expect("a dataflow has at least one node")
+    }
+}
+
+/// A relation that a dataflow reads.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Which table, source or view.
+    pub relation: RelationId,
+    /// Its name, for people.
+    pub name: String,
+    /// Which of its columns are read, in the order of the input node's schema.
+    pub columns: Vec<ColumnPath>,
+}
+
+/// A column of a relation, or a field inside a struct column: what a source has to decode.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ColumnPath {
+    /// The column's number in the relation.
+    pub column: usize,
+    /// The fields to follow inside it; empty for the whole column.
+    pub fields: Vec<String>,
+}
+
+impl ColumnPath {
+    /// The whole column.
+    pub fn column(column: usize) -> Self {
+        ColumnPath { column, fields: Vec::new() }
+    }
+}
+
+/// One operator and where its rows come from.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it does.
+    pub op: Op,
+    /// Its inputs, in the order the operator expects.
+    pub inputs: Vec<Edge>,
+    /// The columns of its output.
+    pub schema: SchemaRef,
+    /// Whether its output never takes a row back.
+    pub append_only: bool,
+    /// Columns of its output that the watermark bounds.
+    pub bounds: Vec<Bound>,
+}
+
+/// From where and how rows reach an operator.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// The node they come from.
+    pub from: NodeId,
+    /// Which worker they go to.
+    pub route: Route,
+}
+
+/// Which worker a row goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The worker it is on.
+    Local,
+    /// The worker that owns the key made of these columns.
+    Hash(Vec<usize>),
+    /// Worker 0.
+    Gather,
+    /// All workers.
+    Broadcast,
+}
+
+/// The operators.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Rows of the relation at this place in [`Dataflow::inputs`].
+    Input(usize),
+    /// Row by row: filter, then compute columns.
+    Map(MapPlan),
+    /// Row by row: a row for each window that its time falls into.
+    Window(WindowPlan),
+    /// Groups. With no keys there is one group, which exists even without rows.
+    Aggregate(AggregatePlan),
+    /// Groups per key and session: rows less than `gap` apart.
+    Session(SessionPlan),
+    /// Two inputs, matched by key.
+    Join(JoinPlan),
+    /// The first rows of each partition.
+    TopN(TopNPlan),
+    /// All rows of all inputs.
+    Union,
+    /// Whatever has no incremental rule: recompute the touched partitions and emit the difference.
+    Recompute(RecomputePlan),
+    /// Holds rows back until they are final.
+    CloseGate(CloseGatePlan),
+}
+
+/// Filter, then project.
+#[derive(Clone, Debug)]
+pub struct MapPlan {
+    /// Rows pass where this is true; NULL is not true.
+    pub filter: Option<Arc<dyn Scalar>>,
+    /// The output columns, over the input columns.
+    pub project: Vec<Expr>,
+}
+
+/// Fixed windows: appends `window_start` and `window_end`, of the type of the time column, to the
+/// input columns. A row in which the time is NULL is in no window.
+#[derive(Clone, Debug)]
+pub struct WindowPlan {
+    /// The input's time column.
+    pub time: usize,
+    /// A window's length in microseconds; positive.
+    pub size: Micros,
+    /// From one window's start to the next; positive; smaller than `size` for overlapping windows,
+    /// equal to it for tumbling ones. Windows start at multiples of it, plus `origin`.
+    pub slide: Micros,
+    /// Shifts all windows, in microseconds.
+    pub origin: Micros,
+}
+
+/// Groups and their aggregates. Output: the key columns, then one column per call.
+#[derive(Clone, Debug)]
+pub struct AggregatePlan {
+    /// The input columns that make the key. NULLs make one group.
+    pub keys: Vec<usize>,
+    /// The aggregates.
+    pub calls: Vec<AggregateCall>,
+    /// Whether the input never takes a row back, so that cheaper states do.
+    pub append_only: bool,
+    /// A time column of the input, also in `keys`, whose bound says when a group is final and its
+    /// state can go.
+    pub closes: Option<Bound>,
+    /// Emit a group once, when it is final, instead of at every change. Needs `closes`.
+    pub on_close: bool,
+}
+
+/// One aggregate.
+#[derive(Clone, Debug)]
+pub struct AggregateCall {
+    /// Which function.
+    pub function: AggregateFunction,
+    /// The input columns it takes.
+    pub args: Vec<usize>,
+    /// A boolean input column: only rows where it is true count.
+    pub filter: Option<usize>,
+    /// Only distinct arguments count.
+    pub distinct: bool,
+    /// The type of the result.
+    pub data_type: DataType,
+    /// As the user wrote it.
+    pub label: String,
+}
+
+/// Aggregate functions. NULL arguments are skipped, as in SQL.
+#[derive(Clone, Debug)]
+pub enum AggregateFunction {
+    /// Rows (no argument), or rows whose argument is not NULL.
+    Count,
+    /// The sum. Integers are summed as i64 (u64), decimals as i128, floats exactly and rounded once.
+    Sum,
+    /// Sum divided by count; type Float64 or a decimal.
+    Avg,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// Variance or its root over the population or a sample.
+    Variance {
+        /// Divide by n - 1 instead of n.
+        sample: bool,
+        /// Take the square root.
+        root: bool,
+    },
+    /// All of them are true (`bool_and`) / any of them is (`bool_or`).
+    Bool {
+        /// `bool_or` instead of `bool_and`.
+        any: bool,
+    },
+    /// Anything else: computed from all the group's rows whenever the group changes. The batch it
+    /// gets has the argument columns (NULLs included), sorted by content; it gives one row with one
+    /// column.
+    FromRows(Arc<dyn Recompute>),
+}
+
+/// Sessions: rows of one key whose times are at most `gap` apart belong together. Output: the key
+/// columns, `window_start` (first time), `window_end` (last time + gap), one column per call.
+#[derive(Clone, Debug)]
+pub struct SessionPlan {
+    /// The input columns that make the key.
+    pub keys: Vec<usize>,
+    /// The input's time column.
+    pub time: usize,
+    /// Microseconds without rows that end a session; positive.
+    pub gap: Micros,
+    /// The aggregates over a session's rows.
+    pub calls: Vec<AggregateCall>,
+    /// Whether the input never takes a row back.
+    pub append_only: bool,
+    /// The bound of the time column, if it has one: when a session can be dropped.
+    pub closes: Option<Bound>,
+    /// Emit a session once, when it is final. Needs `closes`.
+    pub on_close: bool,
+}
+
+/// How two inputs are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Matching pairs.
+    Inner,
+    /// Matching pairs, and left rows without a match beside NULLs.
+    Left,
+    /// Matching pairs, and right rows without a match beside NULLs.
+    Right,
+    /// Both.
+    Full,
+    /// Left rows that have a match; left columns only.
+    LeftSemi,
+    /// Left rows that have none; left columns only.
+    LeftAnti,
+}
+
+/// An equi-join with an optional further condition. Output: left columns, then right columns (semi
+/// and anti: left columns), of which `project` picks some.
+#[derive(Clone, Debug)]
+pub struct JoinPlan {
+    /// How.
+    pub kind: JoinKind,
+    /// Key columns of the left input; may be empty (then every pair is a candidate, on one worker).
+    pub left_keys: Vec<usize>,
+    /// Key columns of the right input, of the same types.
+    pub right_keys: Vec<usize>,
+    /// Whether NULL keys match each other.
+    pub null_equals_null: bool,
+    /// A further condition over the left columns followed by the right columns.
+    pub filter: Option<Arc<dyn Scalar>>,
+    /// Whether the inputs never take a row back.
+    pub append_only: [bool; 2],
+    /// When a stored row of each side can match nothing any more and be dropped: a bound on a
+    /// column of that side.
+    pub evict: [Option<Bound>; 2],
+    /// Which columns of left ++ right come out, in order.
+    pub project: Vec<usize>,
+}
+
+/// Rows `offset..offset + limit` of each partition in the order given. Rows that compare equal are
+/// put in a fixed order that depends only on their content. Output: the input columns, then the row
+/// number (Int64 or UInt64 as the schema says, from 1) if `number`.
+#[derive(Clone, Debug)]
+pub struct TopNPlan {
+    /// The input columns that make the partition; none: one partition.
+    pub partition: Vec<usize>,
+    /// The order.
+    pub order: Vec<OrderBy>,
+    /// How many rows to leave out.
+    pub offset: usize,
+    /// How many rows to give.
+    pub limit: usize,
+    /// Whether the row number is an output column.
+    pub number: bool,
+    /// Whether the input never takes a row back, so that rows beyond the limit can be forgotten.
+    pub append_only: bool,
+    /// A time column of the input, also in `partition`, whose bound says when a partition is final.
+    pub closes: Option<Bound>,
+}
+
+/// One column of an order.
+#[derive(Clone, Debug)]
+pub struct OrderBy {
+    /// The column.
+    pub column: usize,
+    /// Direction and place of NULLs.
+    pub options: SortOptions,
+}
+
+/// Keep the inputs, recompute the partitions that changed, emit the difference.
+#[derive(Clone, Debug)]
+pub struct RecomputePlan {
+    /// Per input: the columns that make the partition. All empty: one partition, on one worker.
+    pub keys: Vec<Vec<usize>>,
+    /// The query over one partition's rows.
+    pub query: Arc<dyn Recompute>,
+    /// What it does, for people.
+    pub label: String,
+}
+
+/// Rows come out once they are final.
+#[derive(Clone, Debug)]
+pub struct CloseGatePlan {
+    /// The column that says when.
+    pub closes: Bound,
+}
