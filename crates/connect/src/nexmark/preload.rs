@@ -1,0 +1,94 @@
+//! A benchmark's input: everything is generated before the first row is handed out.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::NexmarkReader;
+use crate::{Position, Read, Reader, SourceBatch, SourceError};
+
+/// Rows of a preloaded batch; smaller reads get slices of it.
+const ROWS: usize = 1 << 16;
+/// How long a reader sleeps before it looks at the gate again.
+const NAP: Duration = Duration::from_micros(100);
+
+/// Holds preloaded rows back until a stopwatch runs.
+#[derive(Default)]
+pub struct Gate {
+    closed: AtomicBool,
+    ready: AtomicUsize,
+}
+
+/// The process's gate; open unless somebody closed it.
+pub fn gate() -> &'static Gate {
+    static GATE: Gate = Gate { closed: AtomicBool::new(false), ready: AtomicUsize::new(0) };
+    &GATE
+}
+
+impl Gate {
+    /// From now on preloaded readers have nothing to give.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// How many readers have everything in memory.
+    pub fn ready(&self) -> usize {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Lets the readers go on.
+    pub fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Hands out batches that were generated when it was opened.
+pub(super) struct PreloadedReader {
+    batches: Vec<SourceBatch>,
+    /// Where each batch begins.
+    starts: Vec<Position>,
+    next: usize,
+    /// Rows of the next batch that were handed out.
+    taken: usize,
+}
+
+impl PreloadedReader {
+    pub(super) fn new(mut from: NexmarkReader) -> Result<Self, SourceError> {
+        let (mut batches, mut starts) = (Vec::new(), Vec::new());
+        let taken = std::mem::take(&mut from.leave_out);
+        while !from.ended() {
+            starts.push(Position(from.generator.position(0)));
+            let batch = from.generate(ROWS, u64::MAX)?;
+            if batch.rows.num_rows() > 0 {
+                batches.push(batch);
+            } else {
+                starts.pop();
+            }
+        }
+        gate().ready.fetch_add(1, Ordering::SeqCst);
+        Ok(PreloadedReader { batches, starts, next: 0, taken })
+    }
+}
+
+impl Reader for PreloadedReader {
+    fn read(&mut self, max_rows: usize) -> Result<Read, SourceError> {
+        if gate().closed.load(Ordering::SeqCst) {
+            std::thread::sleep(NAP);
+            return Ok(Read::Idle);
+        }
+        let Some(batch) = self.batches.get(self.next) else { return Ok(Read::End) };
+        let all = batch.rows.num_rows();
+        let taken = self.taken.min(all);
+        let rows = (all - taken).min(max_rows.max(1));
+        let bytes = batch.bytes * rows as u64 / all as u64;
+        let (rows, whole) = (batch.rows.slice(taken, rows), taken + rows == all);
+        let position = if whole {
+            batch.position.clone()
+        } else {
+            // In the middle: the batch's beginning, and how many of its rows are done.
+            let start = self.starts[self.next].0.trim_end_matches(" 0");
+            Position(format!("{start} {}", taken + rows.num_rows()))
+        };
+        (self.next, self.taken) = if whole { (self.next + 1, 0) } else { (self.next, taken + rows.num_rows()) };
+        Ok(Read::Batch(SourceBatch { rows, bad: Vec::new(), position, bytes }))
+    }
+}
