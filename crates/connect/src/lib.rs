@@ -2,7 +2,9 @@
 //! sinks that write to it, and generators.
 
 mod calendar;
+pub mod datagen;
 mod json_out;
+pub mod nexmark;
 mod pg_text;
 mod sink;
 mod source;

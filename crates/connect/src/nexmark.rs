@@ -25,10 +25,10 @@ use arrow::datatypes::SchemaRef;
 use tidemill_plan::ColumnPath;
 
 use columns::{Columns, Projection};
-use model::{Generator, Kind, Model};
+use model::{Generator, Model};
 use options::Options;
-pub use preload::{Gate, gate};
 use preload::PreloadedReader;
+pub use preload::{Gate, gate};
 
 use crate::{Position, Read, Reader, Source, SourceBatch, SourceError};
 
@@ -71,6 +71,10 @@ impl Source for Nexmark {
 
     fn bounded(&self) -> bool {
         self.model.options.events.is_some()
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.model.options.events.map(|events| events * self.model.options.event_bytes())
     }
 }
 
@@ -141,8 +145,8 @@ impl NexmarkReader {
             pace.done += events;
         }
         let rows = self.projection.batch(columns, rows, &kinds)?;
-        let bytes = rows.num_rows() as u64 * self.projection.bytes_per_row();
-        Ok(SourceBatch { rows, bad: Vec::new(), position: Position(self.generator.position(0)), bytes })
+        let position = Position(self.generator.position(0));
+        Ok(SourceBatch { rows, bad: Vec::new(), position, bytes: events * self.model.options.event_bytes() })
     }
 
     fn forget(&mut self, end: u64) {

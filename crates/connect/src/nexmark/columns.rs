@@ -197,8 +197,9 @@ impl Projection {
 
 /// A column of a `stream = '...'` source.
 fn flat(kind: Kind, declared: &Field) -> Result<Output, SourceError> {
-    let column = field(kind, declared.name())
-        .ok_or_else(|| SourceError(format!("a nexmark {kind:?} has no column \"{}\"", declared.name()).to_lowercase()))?;
+    let column = field(kind, declared.name()).ok_or_else(|| {
+        SourceError(format!("a nexmark {kind:?} has no column \"{}\"", declared.name()).to_lowercase())
+    })?;
     leaf(column, declared)
 }
 
@@ -229,8 +230,9 @@ fn nested(declared: &Field, fields: &[String]) -> Result<Output, SourceError> {
 }
 
 fn in_member(kind: Kind, declared: &Field) -> Result<Output, SourceError> {
-    let column = field(kind, declared.name())
-        .ok_or_else(|| SourceError(format!("a nexmark {kind:?} has no field \"{}\"", declared.name()).to_lowercase()))?;
+    let column = field(kind, declared.name()).ok_or_else(|| {
+        SourceError(format!("a nexmark {kind:?} has no field \"{}\"", declared.name()).to_lowercase())
+    })?;
     leaf(column, declared)
 }
 

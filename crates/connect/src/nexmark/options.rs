@@ -72,6 +72,14 @@ impl Options {
         self.person_share + self.auction_share + self.bid_share
     }
 
+    /// The nominal size of an event, for progress.
+    pub(super) fn event_bytes(&self) -> u64 {
+        let people = self.person_share * self.person_bytes as u64;
+        let auctions = self.auction_share * self.auction_bytes as u64;
+        let bids = self.bid_share * self.bid_bytes as u64;
+        (people + auctions + bids) / self.epoch()
+    }
+
     /// Reads the `WITH` options.
     pub(super) fn parse(given: &[(String, String)]) -> Result<Self, SourceError> {
         let mut options = Options::default();

@@ -85,7 +85,8 @@ impl Reader for PreloadedReader {
             batch.position.clone()
         } else {
             // In the middle: the batch's beginning, and how many of its rows are done.
-            let start = self.starts[self.next].0.trim_end_matches(" 0");
+            let start = &self.starts[self.next].0;
+            let start = start.strip_suffix(" 0").unwrap_or(start);
             Position(format!("{start} {}", taken + rows.num_rows()))
         };
         (self.next, self.taken) = if whole { (self.next + 1, 0) } else { (self.next, taken + rows.num_rows()) };
