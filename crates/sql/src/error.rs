@@ -14,6 +14,8 @@ pub mod state {
     pub const UNDEFINED_FUNCTION: &str = "42883";
     /// The name is taken.
     pub const DUPLICATE_TABLE: &str = "42P07";
+    /// Two columns have one name.
+    pub const DUPLICATE_COLUMN: &str = "42701";
     /// Types do not fit.
     pub const DATATYPE_MISMATCH: &str = "42804";
     /// A column could be either of two.
@@ -48,6 +50,18 @@ pub mod state {
     pub const QUERY_CANCELED: &str = "57014";
     /// The limit of something is reached.
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    /// The statement nests too deeply.
+    pub const STATEMENT_TOO_COMPLEX: &str = "54001";
+    /// A table's definition contradicts itself.
+    pub const INVALID_TABLE_DEFINITION: &str = "42P16";
+    /// A key or column list names a column that is not there, or a conflict target that is no key.
+    pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
+    /// A generated column cannot be given a value.
+    pub const GENERATED_ALWAYS: &str = "428C9";
+    /// `ON CONFLICT DO UPDATE` would touch a row twice.
+    pub const CARDINALITY_VIOLATION: &str = "21000";
+    /// The type of a parameter cannot be known, or the number of parameters is wrong.
+    pub const UNDEFINED_PARAMETER: &str = "42P02";
     /// Our fault.
     pub const INTERNAL_ERROR: &str = "XX000";
 }
@@ -61,6 +75,8 @@ pub struct SqlError {
     pub message: String,
     /// Where in the statement's text, in characters from 1.
     pub position: Option<usize>,
+    /// Where, as line and column from 1, when the text was not at hand; see [`SqlError::in_text`].
+    pub location: Option<(u64, u64)>,
     /// More about the cause.
     pub detail: Option<String>,
     /// What to do.
@@ -70,7 +86,7 @@ pub struct SqlError {
 impl SqlError {
     /// An error without position, detail and hint.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        SqlError { code, message: message.into(), position: None, detail: None, hint: None }
+        SqlError { code, message: message.into(), position: None, location: None, detail: None, hint: None }
     }
 
     /// Something that is known but not done.
@@ -86,6 +102,24 @@ impl SqlError {
     /// Adds where in the statement, in characters from 1.
     pub fn at(mut self, position: usize) -> Self {
         self.position = Some(position);
+        self
+    }
+
+    /// Adds where in the statement, as line and column from 1.
+    pub fn located(mut self, line: u64, column: u64) -> Self {
+        self.location = Some((line, column));
+        if line == 1 {
+            self.position = usize::try_from(column).ok();
+        }
+        self
+    }
+
+    /// Turns line and column into a position in `text`, which the statement was parsed from.
+    pub fn in_text(mut self, text: &str) -> Self {
+        let Some((line, column)) = self.location.take() else { return self };
+        let skip = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let before: usize = text.split_inclusive('\n').take(skip).map(|l| l.chars().count()).sum();
+        self.position = usize::try_from(column).ok().map(|column| before + column);
         self
     }
 

@@ -6,8 +6,17 @@
 
 mod catalog;
 mod error;
+mod error_map;
+mod functions;
+mod given;
+mod lower;
 mod planner;
+mod provider;
+mod scalar;
+mod session;
 mod statement;
+mod window;
+mod window_exec;
 
 pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapshot};
 pub use error::{Notice, SqlError, state};

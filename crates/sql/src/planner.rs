@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
 use tidemill_plan::{Dataflow, RelationId};
 
+use crate::lower;
+use crate::session::session;
 use crate::{Catalog, CreateRelation, Notice, Relation, Snapshot, SqlError, StatementKind};
 
 /// Plans and runs SQL. Cheap to clone.
 #[derive(Clone)]
-pub struct Planner {}
+pub struct Planner {
+    session: Arc<SessionState>,
+}
 
 /// A value for a `$n` placeholder.
 #[derive(Clone, Debug)]
@@ -81,10 +86,21 @@ pub enum OnConflict {
     Replace,
 }
 
+impl Default for Planner {
+    fn default() -> Self {
+        Planner::new()
+    }
+}
+
 impl Planner {
     /// A planner with all functions.
     pub fn new() -> Self {
-        Planner {}
+        Planner { session: Arc::new(session()) }
+    }
+
+    /// DataFusion's functions and settings.
+    pub(crate) fn session(&self) -> &Arc<SessionState> {
+        &self.session
     }
 
     /// Resolves a `CREATE TABLE` or `CREATE SOURCE`: types, defaults, generated columns, watermark.
@@ -92,15 +108,15 @@ impl Planner {
         Err(SqlError::internal("planning"))
     }
 
-    /// Plans a view's query as a dataflow. `text` is the statement's, for positions.
+    /// Plans a view's query as a dataflow. `columns` renames the output columns unless it is empty.
     pub fn plan_view(
         &self,
-        _catalog: &dyn Catalog,
-        _query: &ast::Query,
-        _on_close: bool,
-        _columns: &[String],
+        catalog: &dyn Catalog,
+        query: &ast::Query,
+        on_close: bool,
+        columns: &[String],
     ) -> Result<PlannedView, SqlError> {
-        Err(SqlError::internal("planning"))
+        lower::plan_view(self, catalog, query, on_close, columns)
     }
 
     /// The columns of a plain view's query, which is checked on the way.

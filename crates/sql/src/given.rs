@@ -1,0 +1,279 @@
+//! Plans of DataFusion that run over batches handed in at each call.
+//!
+//! This is the fallback's engine: a part of a view's plan that has no incremental rule is planned
+//! once, with [`GivenNode`]s where its inputs come in, and run again whenever they change.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchemaRef, DataFusionError, Result};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions, collect,
+};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use tidemill_plan::{Recompute, ScalarError};
+
+use crate::error_map::sql_error;
+use crate::window::WindowNode;
+use crate::window_exec::WindowExec;
+
+/// A leaf of a plan whose rows are handed in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct GivenNode {
+    /// Which of the inputs.
+    pub(crate) index: usize,
+    /// Its columns.
+    pub(crate) schema: DFSchemaRef,
+}
+
+impl PartialOrd for GivenNode {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self == other).then_some(Ordering::Equal)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for GivenNode {
+    fn name(&self) -> &str {
+        "Given"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        Vec::new()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Given {}", self.index)
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, _: Vec<LogicalPlan>) -> Result<Self> {
+        Ok(self.clone())
+    }
+}
+
+/// The batches of one call, by input.
+struct GivenRows(Vec<RecordBatch>);
+
+/// Gives the batch that was handed in.
+#[derive(Debug)]
+struct GivenExec {
+    index: usize,
+    schema: SchemaRef,
+    properties: Arc<PlanProperties>,
+}
+
+impl GivenExec {
+    fn new(index: usize, schema: SchemaRef) -> Self {
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(schema.clone()),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        GivenExec { index, schema, properties }
+    }
+}
+
+impl DisplayAs for GivenExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GivenExec: {}", self.index)
+    }
+}
+
+impl ExecutionPlan for GivenExec {
+    fn name(&self) -> &'static str {
+        "GivenExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let given = context.session_config().get_extension::<GivenRows>();
+        let rows = given.as_ref().and_then(|given| given.0.get(self.index));
+        let Some(rows) = rows else {
+            return Err(DataFusionError::Internal(format!("input {} was not handed in", self.index)));
+        };
+        Ok(Box::pin(MemoryStream::try_new(vec![rows.clone()], self.schema.clone(), None)?))
+    }
+}
+
+/// Plans our logical nodes.
+struct NodePlanner;
+
+#[async_trait]
+impl ExtensionPlanner for NodePlanner {
+    async fn plan_extension(
+        &self,
+        _: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _: &[&LogicalPlan],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        _: &dyn Session,
+        _: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let schema = node.schema().inner().clone();
+        if let Some(given) = node.as_any().downcast_ref::<GivenNode>() {
+            return Ok(Some(Arc::new(GivenExec::new(given.index, schema))));
+        }
+        let (Some(window), [input]) = (node.as_any().downcast_ref::<WindowNode>(), inputs) else { return Ok(None) };
+        let index = |expr: &Expr| match expr {
+            Expr::Column(column) => window.input.schema().index_of_column(column),
+            other => Err(DataFusionError::Internal(format!("a window over {other}"))),
+        };
+        let time = index(&window.time)?;
+        let keys = window.keys.iter().map(index).collect::<Result<Vec<_>>>()?;
+        Ok(Some(Arc::new(WindowExec::new(input.clone(), time, keys, window.kind, schema))))
+    }
+}
+
+/// DataFusion's physical planner with our nodes.
+#[derive(Debug)]
+pub(crate) struct BatchPlanner;
+
+#[async_trait]
+impl QueryPlanner for BatchPlanner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(NodePlanner)]);
+        planner.create_physical_plan(plan, session).await
+    }
+}
+
+/// A plan over given inputs, ready to run.
+pub(crate) struct BatchQuery {
+    session: Arc<SessionState>,
+    plan: Arc<dyn ExecutionPlan>,
+    /// What the plan expects of each input.
+    inputs: Vec<SchemaRef>,
+    output: SchemaRef,
+    /// The logical plan, for people and for telling plans apart.
+    text: String,
+}
+
+impl BatchQuery {
+    /// Prepares an optimised plan whose leaves are [`GivenNode`]s with the schemas `inputs`. The
+    /// answer is cast to `output`.
+    pub(crate) fn new(
+        session: &Arc<SessionState>,
+        logical: &LogicalPlan,
+        inputs: Vec<SchemaRef>,
+        output: SchemaRef,
+    ) -> Result<Self> {
+        let plan = block_on(BatchPlanner.create_physical_plan(logical, session.as_ref()))??;
+        Ok(BatchQuery { session: session.clone(), plan, inputs, output, text: logical.display_indent().to_string() })
+    }
+
+    fn run(&self, inputs: &[RecordBatch]) -> Result<RecordBatch> {
+        let given = inputs.iter().zip(&self.inputs).map(|(rows, schema)| conform(rows, schema)).collect::<Result<_>>()?;
+        let config = self.session.config().clone().with_extension(Arc::new(GivenRows(given)));
+        let context = Arc::new(TaskContext::from(self.session.as_ref()).with_session_config(config));
+        let plan = reset_plan_states(self.plan.clone())?;
+        let schema = plan.schema();
+        let batches = block_on(collect(plan, context))??;
+        conform(&concat_batches(&schema, &batches)?, &self.output)
+    }
+}
+
+impl fmt::Debug for BatchQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Recompute for BatchQuery {
+    fn compute(&self, inputs: &[RecordBatch]) -> std::result::Result<RecordBatch, ScalarError> {
+        self.run(inputs).map_err(|error| ScalarError::new(sql_error(error).message))
+    }
+}
+
+/// The batch with another schema's names and types.
+pub(crate) fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = rows
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| match column.data_type() == field.data_type() {
+            true => Ok(column.clone()),
+            false => cast(column, field.data_type()),
+        })
+        .collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+/// Runs a future to its end on this thread. DataFusion's operators ask for a tokio runtime, so each
+/// thread gets a small one; inside another runtime, where that is not allowed, a thread helps out.
+fn block_on<F>(future: F) -> Result<F::Output>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return std::thread::scope(|scope| {
+            let helper = scope.spawn(|| block_on_here(future));
+            helper.join().map_err(|_| DataFusionError::Internal("the batch engine panicked".into()))?
+        });
+    }
+    block_on_here(future)
+}
+
+fn block_on_here<F: Future>(future: F) -> Result<F::Output> {
+    thread_local! {
+        static RUNTIME: RefCell<Option<tokio::runtime::Runtime>> = const { RefCell::new(None) };
+    }
+    RUNTIME.with(|slot| {
+        let mut slot = slot.borrow_mut();
+        let runtime = match slot.take() {
+            Some(runtime) => runtime,
+            None => tokio::runtime::Builder::new_current_thread().build()?,
+        };
+        Ok(slot.insert(runtime).block_on(future))
+    })
+}

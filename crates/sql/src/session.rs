@@ -1,0 +1,38 @@
+//! DataFusion's session: its functions, our window functions and settings.
+
+use std::sync::Arc;
+
+use datafusion::common::config::Dialect;
+use datafusion::execution::SessionState;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::SessionConfig;
+
+use crate::functions;
+use crate::given::BatchPlanner;
+use crate::window::WindowPlanner;
+
+/// A session with all functions and our settings.
+pub(crate) fn session() -> SessionState {
+    let mut state = SessionStateBuilder::new_with_default_features()
+        .with_config(config())
+        .with_relation_planners(vec![Arc::new(WindowPlanner)])
+        .with_query_planner(Arc::new(BatchPlanner))
+        .build();
+    // Registering into a fresh session fails only for functions that it has already.
+    if let Err(error) = datafusion_functions_json::register_all(&mut state).and_then(|()| functions::register(&mut state)) {
+        unreachable!("functions register once: {error}");
+    }
+    state
+}
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(1).with_create_default_catalog_and_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.dialect = Dialect::PostgreSQL;
+    // Views into shared buffers would pin what they were cut from once they are in state.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    // As joins, scalar subqueries have an incremental rule.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    config
+}
