@@ -22,6 +22,6 @@ pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapsho
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{
-    ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, ObjectName, ShowWhat, Statement,
-    StatementKind, SubscribeTo, parse,
+    ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, ObjectName, Piece,
+    ShowWhat, Statement, StatementKind, SubscribeTo, parse, split,
 };

@@ -1,8 +1,28 @@
 //! Statements: PostgreSQL's through sqlparser, and the streaming ones.
 
-use datafusion::sql::sqlparser::ast;
+mod copy;
+mod create;
+mod dialect;
+mod limits;
+mod options;
+mod query;
+mod reader;
+mod relation;
+mod session;
+mod split;
+#[cfg(test)]
+mod tests;
+mod types;
 
-use crate::SqlError;
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+
+use crate::{SqlError, state};
+use reader::Reader;
+
+pub use split::{Piece, split};
+pub(crate) use query::query_of;
+pub(crate) use reader::fold;
 
 /// One statement of a script.
 #[derive(Clone, Debug)]
@@ -76,6 +96,7 @@ pub enum StatementKind {
     /// unless `AS OF` is given.
     Subscribe(SubscribeTo),
     /// `EXPLAIN [CREATE MATERIALIZED VIEW v AS] query`, `EXPLAIN [MATERIALIZED VIEW] v`: the dataflow.
+    /// An existing view is named by a [`StatementKind::Subscribe`].
     Explain(Box<StatementKind>),
     /// `SHOW ...`.
     Show(ShowWhat),
@@ -262,6 +283,83 @@ pub enum ShowWhat {
 }
 
 /// Splits a script into statements and parses each.
-pub fn parse(_sql: &str) -> Result<Vec<Statement>, SqlError> {
-    Ok(Vec::new())
+///
+/// A script without any statement gives one [`StatementKind::Empty`]. The position of an error counts
+/// characters from 1 in the whole script, as no statement comes back that it could refer to.
+pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
+    let pieces = split(sql);
+    if pieces.is_empty() {
+        return Ok(vec![Statement { kind: StatementKind::Empty, text: String::new(), offset: 0 }]);
+    }
+    pieces.into_iter().map(parse_piece).collect()
+}
+
+fn parse_piece(piece: Piece<'_>) -> Result<Statement, SqlError> {
+    let kind = parse_statement(piece.text).map_err(|mut error| {
+        error.position = error.position.map(|position| position + piece.offset);
+        error
+    })?;
+    Ok(Statement { kind, text: piece.text.to_owned(), offset: piece.offset })
+}
+
+fn parse_statement(text: &str) -> Result<StatementKind, SqlError> {
+    limits::check_length(text)?;
+    let mut tokens = reader::tokens(text)?;
+    let place = |token: &TokenWithSpan| reader::position(text, token.span.start);
+    limits::check_depth(&tokens).map_err(|(error, token)| error.at(place(token)))?;
+    let emit = create::take_emit(&mut tokens, place)?;
+    create::fence_sink_query(&mut tokens);
+    query::table_as_select(&mut tokens);
+    let mut reader = Reader::new(text, tokens);
+    statement(&mut reader, emit)
+}
+
+/// A statement by its first word.
+fn statement(reader: &mut Reader<'_>, emit: Option<create::Emit>) -> Result<StatementKind, SqlError> {
+    let Some(word) = reader.peek_keyword() else { return query::query(reader, emit) };
+    if let Some(emit) = emit.filter(|_| !matches!(word.as_str(), "CREATE" | "EXPLAIN")) {
+        return Err(emit.misplaced());
+    }
+    match word.as_str() {
+        "CREATE" => create::create(reader, emit),
+        "EXPLAIN" => query::explain(reader, emit),
+        "DROP" => create::drop(reader),
+        "INSERT" | "UPDATE" | "DELETE" => query::dml(reader),
+        "TRUNCATE" => query::truncate(reader),
+        "COPY" => copy::copy(reader),
+        "SUBSCRIBE" => {
+            let to = session::subscribe(reader)?;
+            reader.expect_end()?;
+            Ok(StatementKind::Subscribe(to))
+        }
+        "SHOW" => session::show(reader),
+        "DESCRIBE" | "DESC" => session::describe(reader),
+        "SET" => session::set(reader),
+        "RESET" => session::reset(reader),
+        "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" => session::transaction(reader),
+        "DECLARE" => session::declare(reader),
+        "FETCH" => session::fetch(reader),
+        "CLOSE" => session::close(reader),
+        "DEALLOCATE" | "DISCARD" => session::discard(reader),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" => query::query(reader, emit),
+        other => Err(unknown_statement(reader, other)),
+    }
+}
+
+/// The error for a statement that PostgreSQL knows but Tidemill does not, or for a slip.
+fn unknown_statement(reader: &Reader<'_>, word: &str) -> SqlError {
+    const KNOWN: &[&str] = &[
+        "ALTER", "ANALYZE", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "DO", "EXECUTE", "FLUSH", "GRANT", "IMPORT", "LISTEN",
+        "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "PREPARE", "REASSIGN", "REFRESH", "REINDEX", "RELEASE", "REPLACE",
+        "REVOKE", "SAVEPOINT", "SECURITY", "UNLISTEN", "USE", "VACUUM",
+    ];
+    if !KNOWN.contains(&word) {
+        return reader.expected("a statement");
+    }
+    let error = SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("{word} is not supported")).at(reader.position());
+    match word {
+        "REFRESH" => error.hint("Materialized views are always up to date."),
+        "ALTER" => error.hint("Drop the object and create it anew."),
+        _ => error,
+    }
 }
