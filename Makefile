@@ -1,7 +1,7 @@
 # Everything one does with this repository. `make` alone lists it.
 
 CARGO ?= cargo
-SPEED ?= 24h/s
+SPEED ?= 1h/s
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help setup build demo test lint fmt bench doc clean
@@ -19,7 +19,7 @@ setup: ## checks for Rust and a C compiler; installs Rust with rustup if it is m
 build: ## the binary, in a profile that favours a short wait
 	$(CARGO) build --release --locked -p tidemill
 
-demo: build ## a year of flights, replayed live (SPEED=24h/s: a day a second); page on http://127.0.0.1:7480
+demo: build ## a year of flights, replayed live (SPEED=24h/s: a day a second, max: no limit); page on http://127.0.0.1:7480
 	$(TARGET)/release/tidemill demo --speed $(SPEED)
 
 test: ## all tests
