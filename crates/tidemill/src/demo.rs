@@ -12,7 +12,7 @@ use tidemill_engine::{Config, Engine, EngineStatus, parse};
 use tidemill_env::Env;
 use tidemill_serve::{Doors, ServeOptions};
 
-use replay::{Replay, clock_text, load};
+use replay::{Replay, load};
 use speed::Speed;
 
 /// Tables that are known before the first departure.

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::temporal_conversions::timestamp_us_to_datetime;
 use indicatif::ProgressBar;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tidemill_delta::Epoch;
 use tidemill_engine::{Engine, Relation};
 use tidemill_env::Env;
 
@@ -33,6 +34,8 @@ struct Stream {
     arrives: Vec<i64>,
     /// Rows that have arrived.
     done: usize,
+    /// The epoch of the last of them.
+    epoch: Epoch,
 }
 
 /// The departures and the weather of a year.
@@ -93,13 +96,12 @@ impl Replay {
                     start + i64::try_from(elapsed * i128::from(micros) / 1_000_000_000).unwrap_or(i64::MAX / 2)
                 }
             };
-            self.weather.feed(engine, now, false).await?;
-            self.departures.feed(engine, now, false).await?;
+            self.weather.feed(engine, now).await?;
+            self.departures.feed(engine, now).await?;
             self.report(env, begun, now, bar, &mut month);
         }
-        let epoch = engine.epoch();
-        self.weather.feed(engine, i64::MAX, true).await?;
-        engine.wait_for(epoch).await.map_err(|e| e.to_string())
+        self.weather.feed(engine, i64::MAX).await?;
+        engine.wait_for(self.weather.epoch.max(self.departures.epoch)).await.map_err(|e| e.to_string())
     }
 
     /// Shows how far it is: in the bar, or a line a month where no bar is seen.
@@ -130,7 +132,7 @@ impl Stream {
         let file = read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let arrives = arrival(&file, times).map_err(|e| format!("{}: {e}", path.display()))?;
         let (columns, rows) = as_table(&file, &table).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Stream { table, columns, rows, arrives, done: 0 })
+        Ok(Stream { table, columns, rows, arrives, done: 0, epoch: 0 })
     }
 
     /// Leaves out what arrives at `end` or later.
@@ -141,18 +143,19 @@ impl Stream {
     }
 
     /// Gives the engine what has arrived by `now`.
-    async fn feed(&mut self, engine: &Engine, now: i64, wait: bool) -> Result<(), String> {
+    async fn feed(&mut self, engine: &Engine, now: i64) -> Result<(), String> {
         let upto = self.done + self.arrives[self.done..].partition_point(|at| *at <= now);
         if upto == self.done {
             return Ok(());
         }
         let rows = vec![self.rows.slice(self.done, upto - self.done)];
         self.done = upto;
-        engine
-            .ingest(&self.table, &self.columns, rows, Vec::new(), wait)
+        let receipt = engine
+            .ingest(&self.table, &self.columns, rows, Vec::new(), false)
             .await
-            .map(|_| ())
-            .map_err(|e| format!("{}: {e}", self.table.name))
+            .map_err(|e| format!("{}: {e}", self.table.name))?;
+        self.epoch = receipt.epoch;
+        Ok(())
     }
 }
 
@@ -202,7 +205,7 @@ fn as_table(file: &RecordBatch, table: &Relation) -> Result<(Vec<usize>, RecordB
 }
 
 /// Microseconds as `2013-03-04 15:20`.
-pub fn clock_text(micros: i64) -> String {
+fn clock_text(micros: i64) -> String {
     timestamp_us_to_datetime(micros).map_or_else(String::new, |time| time.format("%Y-%m-%d %H:%M").to_string())
 }
 
