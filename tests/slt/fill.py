@@ -33,6 +33,7 @@ def translate(sql: str) -> str:
         sql,
         flags=re.I,
     )
+    sql = re.sub(r"\bpublic\.", "main.", sql)
     sql = re.sub(r"\bjsonb\b", "JSON", sql, flags=re.I)
     sql = re.sub(r"\bbytea\b", "BLOB", sql, flags=re.I)
     return sql
