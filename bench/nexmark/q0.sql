@@ -1,0 +1,3 @@
+-- Pass-through: what reading and decoding cost.
+SELECT auction, bidder, price, "dateTime", extra
+FROM bid
