@@ -1,6 +1,39 @@
 //! How it is computed: one operator per file, the hub that holds all views' operators, and the
 //! worker loop on timely.
 
+mod aggregate;
+mod close_gate;
+mod event_time;
+mod exact_sum;
+mod frame;
+mod hub;
+mod join;
+mod kept_rows;
+mod map;
 mod operator;
+mod ordered_rows;
+mod recompute;
+mod row_order;
+mod session;
+mod time;
+mod topn;
+mod union;
+mod view;
+mod window;
+mod worker;
 
+pub use aggregate::Aggregate;
+pub use close_gate::CloseGate;
+pub use exact_sum::ExactSum;
+pub use frame::{Begin, Command, Definition, Packet, ViewSpec};
+pub use hub::{Deploy, Hub, Output, Place, StateSizes};
+pub use join::Join;
+pub use map::Map;
 pub use operator::{Operator, OperatorError, RowError, StateSize, StepCx};
+pub use recompute::Recompute;
+pub use session::Session;
+pub use time::{Level, Step};
+pub use topn::TopN;
+pub use union::Union;
+pub use window::Window;
+pub use worker::{Cluster, Feed, Guards, Loop, start};

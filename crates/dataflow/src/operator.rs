@@ -67,6 +67,11 @@ pub trait Operator: Send {
         false
     }
 
+    /// How often it has answered by computing over complete inputs; 0 for what is incremental.
+    fn recomputations(&self) -> u64 {
+        0
+    }
+
     /// What it remembers.
     fn state(&self) -> StateSize {
         StateSize::default()

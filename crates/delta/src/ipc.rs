@@ -1,10 +1,10 @@
-//! Deltas as bytes between processes: the record batch message of Arrow IPC, without a schema,
-//! which both ends know. The multiplicities travel as one more column.
+//! Deltas as bytes between processes: a stream of Arrow IPC with one batch. The multiplicities travel
+//! as one more column.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
@@ -31,20 +31,19 @@ pub fn encode(delta: &Delta, out: &mut Vec<u8>) -> Result<(), ArrowError> {
     writer.finish()
 }
 
-/// Reads what [`encode`] wrote; the columns take the names and nullability of `schema`.
-pub fn decode(bytes: &[u8], schema: &SchemaRef) -> Result<Delta, ArrowError> {
+/// Reads what [`encode`] wrote.
+pub fn decode(bytes: &[u8]) -> Result<Delta, ArrowError> {
     let (has_diff, body) = bytes.split_first().ok_or_else(|| ArrowError::IpcError("empty delta".into()))?;
     let rows = StreamReader::try_new(body, None)?
         .next()
         .ok_or_else(|| ArrowError::IpcError("a delta without a batch".into()))??;
+    if *has_diff == 0 {
+        return Ok(Delta::inserts(rows));
+    }
     let len = rows.num_rows();
     let mut columns = rows.columns().to_vec();
-    let diff = match has_diff {
-        0 => None,
-        _ => {
-            let last = columns.pop().ok_or_else(|| ArrowError::IpcError("a delta without multiplicities".into()))?;
-            Some(last.as_primitive::<Int64Type>().clone())
-        }
-    };
-    Ok(Delta { rows: batch(schema.clone(), columns, len), diff })
+    let last = columns.pop().ok_or_else(|| ArrowError::IpcError("a delta without multiplicities".into()))?;
+    let fields = &rows.schema_ref().fields()[..columns.len()];
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    Ok(Delta { rows: batch(schema, columns, len), diff: Some(last.as_primitive::<Int64Type>().clone()) })
 }

@@ -29,6 +29,10 @@ pub trait Scalar: Send + Sync + Debug + Display {
     fn eval(&self, rows: &RecordBatch) -> Result<ArrayRef, ScalarError>;
     /// The type of the values.
     fn data_type(&self) -> &DataType;
+    /// The columns it looks at, in ascending order, if known; others may hold anything.
+    fn columns(&self) -> Option<Vec<usize>> {
+        None
+    }
 }
 
 /// An output column: most are just input columns, which costs nothing.

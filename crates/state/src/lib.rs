@@ -1,1 +1,9 @@
+//! What is remembered: interned keys, rows in columns, and the runs of a collection.
 
+mod collection;
+mod key_table;
+mod row_store;
+
+pub use collection::Collection;
+pub use key_table::{KeyTable, NO_KEY};
+pub use row_store::RowStore;

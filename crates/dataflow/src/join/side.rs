@@ -1,0 +1,346 @@
+//! One side of a join: rows by key.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use tidemill_delta::{Micros, hash_columns};
+use tidemill_plan::Bound;
+use tidemill_state::{KeyTable, NO_KEY, RowStore};
+
+use crate::OperatorError;
+use crate::aggregate::micros;
+
+const NONE: u32 = u32::MAX;
+
+/// The stored rows of one input.
+pub(super) struct Side {
+    columns: Vec<usize>,
+    append_only: bool,
+    bound: Option<Bound>,
+    keys: KeyTable,
+    /// A key's newest row.
+    heads: Vec<u32>,
+    store: RowStore,
+    /// Per row: the next elder row of its key.
+    nexts: Vec<u32>,
+    /// Per row: its key.
+    key_of: Vec<u32>,
+    /// Per row: its multiplicity; 0: gone, its place not yet reused.
+    weights: Vec<i64>,
+    /// Per row: the hash of all its columns, to find it when it is taken back.
+    hashes: Vec<u64>,
+    /// Per row: how many rows of the other side match; only if that decides something.
+    matches: Option<Vec<i64>>,
+    /// Rows whose matches changed in this step, with the number before; and a mark per row.
+    changed: Vec<(u32, i64)>,
+    changed_mark: Vec<bool>,
+    /// Ranges of rows by when all of them can go.
+    expiring: BTreeMap<Micros, Vec<std::ops::Range<u32>>>,
+    live: usize,
+}
+
+/// The rows added, and those taken back: their place in the batch, matches at the start, weight.
+type Applied = (Vec<u32>, Vec<(u32, i64, i64)>);
+
+impl Side {
+    pub(super) fn new(
+        schema: SchemaRef,
+        columns: Vec<usize>,
+        append_only: bool,
+        count_matches: bool,
+        bound: Option<Bound>,
+    ) -> Result<Self, OperatorError> {
+        let types = columns.iter().map(|c| schema.field(*c).data_type().clone()).collect();
+        Ok(Side {
+            columns,
+            append_only,
+            bound,
+            keys: KeyTable::new(types)?,
+            heads: Vec::new(),
+            store: RowStore::new(schema),
+            nexts: Vec::new(),
+            key_of: Vec::new(),
+            weights: Vec::new(),
+            hashes: Vec::new(),
+            matches: count_matches.then(Vec::new),
+            changed: Vec::new(),
+            changed_mark: Vec::new(),
+            expiring: BTreeMap::new(),
+            live: 0,
+        })
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        self.store.schema()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn counts_matches(&self) -> bool {
+        self.matches.is_some()
+    }
+
+    pub(super) fn lookup(&self, columns: &[ArrayRef], rows: usize, keys: &mut Vec<u32>) -> Result<(), OperatorError> {
+        Ok(self.keys.lookup(columns, rows, keys)?)
+    }
+
+    /// The newest row of a key.
+    #[inline]
+    pub(super) fn first(&self, key: u32) -> Option<u32> {
+        if key == NO_KEY { None } else { self.alive_from(self.heads[key as usize]) }
+    }
+
+    /// The next elder row of the same key.
+    #[inline]
+    pub(super) fn next(&self, row: u32) -> Option<u32> {
+        self.alive_from(self.nexts[row as usize])
+    }
+
+    #[inline]
+    fn alive_from(&self, mut row: u32) -> Option<u32> {
+        while row != NONE && self.weights[row as usize] == 0 {
+            row = self.nexts[row as usize];
+        }
+        (row != NONE).then_some(row)
+    }
+
+    #[inline]
+    pub(super) fn weight(&self, row: u32) -> i64 {
+        self.weights[row as usize]
+    }
+
+    pub(super) fn matches(&self, row: u32) -> i64 {
+        self.matches.as_ref().map_or(0, |m| m[row as usize])
+    }
+
+    /// Notes that `weight` more rows of the other side match a stored row.
+    #[inline]
+    pub(super) fn count_match(&mut self, row: u32, weight: i64) {
+        let Some(matches) = &mut self.matches else { return };
+        let count = &mut matches[row as usize];
+        if !self.changed_mark[row as usize] {
+            self.changed_mark[row as usize] = true;
+            self.changed.push((row, *count));
+        }
+        *count += weight;
+    }
+
+    /// Rows whose matches changed: row, before, after, multiplicity. Rows that came in this step are
+    /// not among them.
+    pub(super) fn take_match_changes(&mut self) -> Vec<(u32, i64, i64, i64)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed
+            .into_iter()
+            .filter_map(|(row, before)| {
+                self.changed_mark[row as usize] = false;
+                (before >= 0).then(|| (row, before, self.matches(row), self.weights[row as usize]))
+            })
+            .collect()
+    }
+
+    pub(super) fn gather(&self, rows: &[u32], columns: &[usize]) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(self.store.gather(rows, columns)?)
+    }
+
+    /// Stores rows and takes rows back. `matches` is the number of matches of each row.
+    pub(super) fn apply(
+        &mut self,
+        rows: &RecordBatch,
+        weights: &[i64],
+        matchable: &[bool],
+        matches: &[i64],
+    ) -> Result<Applied, OperatorError> {
+        let hashes = if self.append_only {
+            Vec::new()
+        } else {
+            let mut hashes = Vec::new();
+            hash_columns(rows.columns(), rows.num_rows(), &mut hashes)?;
+            hashes
+        };
+        let coming: Vec<u32> = (0..weights.len() as u32)
+            .filter(|i| matchable[*i as usize] && weights[*i as usize] > 0)
+            .collect();
+        let inserted = self.insert(rows, &coming, weights, &hashes, matches)?;
+        let going: Vec<u32> = (0..weights.len() as u32)
+            .filter(|i| matchable[*i as usize] && weights[*i as usize] < 0)
+            .collect();
+        let removed = self.remove(rows, &going, weights, &hashes)?;
+        Ok((inserted, removed))
+    }
+
+    fn insert(
+        &mut self,
+        rows: &RecordBatch,
+        coming: &[u32],
+        weights: &[i64],
+        hashes: &[u64],
+        matches: &[i64],
+    ) -> Result<Vec<u32>, OperatorError> {
+        if coming.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kept = if coming.len() == rows.num_rows() {
+            rows.clone()
+        } else {
+            take_record_batch(rows, &UInt32Array::from(coming.to_vec()))?
+        };
+        let start = self.store.append(&kept)?;
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|c| kept.column(*c).clone()).collect();
+        let mut keys = Vec::new();
+        self.keys.intern(&columns, kept.num_rows(), &mut keys, |_| {})?;
+        self.heads.resize(self.keys.capacity(), NONE);
+        for (i, key) in keys.iter().enumerate() {
+            let row = start + i as u32;
+            self.nexts.push(std::mem::replace(&mut self.heads[*key as usize], row));
+        }
+        self.key_of.extend_from_slice(&keys);
+        self.weights.extend(coming.iter().map(|i| weights[*i as usize]));
+        if !self.append_only {
+            self.hashes.extend(coming.iter().map(|i| hashes[*i as usize]));
+        }
+        if let Some(own) = &mut self.matches {
+            own.extend(coming.iter().map(|i| matches[*i as usize]));
+            self.changed_mark.resize(own.len(), false);
+            // Whatever still changes in this step concerns a row that was not there before.
+            for i in 0..coming.len() as u32 {
+                self.changed_mark[(start + i) as usize] = true;
+                self.changed.push((start + i, -1));
+            }
+        }
+        self.live += coming.len();
+        self.note_expiry(&kept, start)?;
+        Ok((start..start + coming.len() as u32).collect())
+    }
+
+    /// Notes when the rows of a batch can go: all at once, when the last of them can.
+    fn note_expiry(&mut self, rows: &RecordBatch, start: u32) -> Result<(), OperatorError> {
+        let Some(bound) = self.bound else { return Ok(()) };
+        let times = micros(rows.column(bound.column))?;
+        // A row without a time stays for ever.
+        let Some(last) = arrow::compute::max(&times) else { return Ok(()) };
+        let at = last.saturating_add(bound.offset);
+        self.expiring.entry(at).or_default().push(start..start + rows.num_rows() as u32);
+        Ok(())
+    }
+
+    fn remove(
+        &mut self,
+        rows: &RecordBatch,
+        going: &[u32],
+        weights: &[i64],
+        hashes: &[u64],
+    ) -> Result<Vec<(u32, i64, i64)>, OperatorError> {
+        if going.is_empty() {
+            return Ok(Vec::new());
+        }
+        assert!(!self.append_only, "a row of an append-only input is taken back");
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|c| rows.column(*c).clone()).collect();
+        let mut keys = Vec::new();
+        self.keys.lookup(&columns, rows.num_rows(), &mut keys)?;
+        let before: BTreeMap<u32, i64> = self.changed.iter().copied().collect();
+        let mut removed = Vec::new();
+        for i in going {
+            let hash = hashes[*i as usize];
+            let mut left = -weights[*i as usize];
+            let mut cursor = self.first(keys[*i as usize]);
+            while let Some(row) = cursor.filter(|_| left > 0) {
+                if self.hashes[row as usize] == hash {
+                    let part = left.min(self.weights[row as usize]);
+                    self.weights[row as usize] -= part;
+                    left -= part;
+                    if self.weights[row as usize] == 0 {
+                        self.live -= 1;
+                    }
+                    let at_start = before.get(&row).copied().unwrap_or_else(|| self.matches(row));
+                    // A row that came in this very step was never seen by anyone.
+                    if at_start >= 0 {
+                        removed.push((*i, at_start, part));
+                    }
+                }
+                cursor = self.next(row);
+            }
+            // With a bound the row may have been dropped as final.
+            assert!(left == 0 || self.bound.is_some(), "a row that is not there is taken back from a join");
+        }
+        Ok(removed)
+    }
+
+    pub(super) fn due(&self, watermark: Micros) -> bool {
+        self.expiring.first_key_value().is_some_and(|(at, _)| *at <= watermark)
+    }
+
+    /// Drops the rows that can match nothing any more.
+    pub(super) fn evict(&mut self, watermark: Micros) -> Result<(), OperatorError> {
+        while let Some(entry) = self.expiring.first_entry() {
+            if *entry.key() > watermark {
+                break;
+            }
+            for range in entry.remove() {
+                for row in range {
+                    if self.weights[row as usize] != 0 {
+                        self.weights[row as usize] = 0;
+                        self.live -= 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all rows new numbers once most places are empty; each row is moved a bounded number of
+    /// times per row dropped.
+    pub(super) fn compact(&mut self) -> Result<(), OperatorError> {
+        if self.weights.len() < 1024 || self.live * 2 > self.weights.len() {
+            return Ok(());
+        }
+        let kept: Vec<u32> = (0..self.weights.len() as u32).filter(|r| self.weights[*r as usize] != 0).collect();
+        self.store.compact(&kept)?;
+        self.weights = kept.iter().map(|r| self.weights[*r as usize]).collect();
+        if !self.append_only {
+            self.hashes = kept.iter().map(|r| self.hashes[*r as usize]).collect();
+        }
+        if let Some(matches) = &mut self.matches {
+            *matches = kept.iter().map(|r| matches[*r as usize]).collect();
+            self.changed_mark = vec![false; kept.len()];
+        }
+        self.reindex(kept.len())?;
+        self.renumber_expiry(&kept);
+        Ok(())
+    }
+
+    fn reindex(&mut self, len: usize) -> Result<(), OperatorError> {
+        let types = self.columns.iter().map(|c| self.store.schema().field(*c).data_type().clone()).collect();
+        self.keys = KeyTable::new(types)?;
+        (self.heads, self.nexts, self.key_of) = (Vec::new(), Vec::with_capacity(len), Vec::with_capacity(len));
+        let rows: Vec<u32> = (0..len as u32).collect();
+        let mut keys = Vec::new();
+        for part in rows.chunks(8192) {
+            let columns = self.store.gather(part, &self.columns)?;
+            self.keys.intern(&columns, part.len(), &mut keys, |_| {})?;
+            self.heads.resize(self.keys.capacity(), NONE);
+            for (row, key) in part.iter().zip(&keys) {
+                self.nexts.push(std::mem::replace(&mut self.heads[*key as usize], *row));
+            }
+            self.key_of.extend_from_slice(&keys);
+        }
+        Ok(())
+    }
+
+    fn renumber_expiry(&mut self, kept: &[u32]) {
+        let place = |row: u32| kept.partition_point(|k| *k < row) as u32;
+        for ranges in self.expiring.values_mut() {
+            ranges.iter_mut().for_each(|r| *r = place(r.start)..place(r.end));
+            ranges.retain(|r| !r.is_empty());
+        }
+        self.expiring.retain(|_, ranges| !ranges.is_empty());
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let per_row = 4 + 4 + 8 + if self.append_only { 0 } else { 8 } + if self.matches.is_some() { 9 } else { 0 };
+        self.keys.bytes() + self.store.bytes() + self.heads.capacity() * 4 + self.weights.capacity() * per_row
+    }
+}

@@ -1,0 +1,191 @@
+//! An ordered multiset of rows: a list of short sorted pieces.
+//!
+//! Small sets (one row of a top 1) live in place without any allocation; large ones insert and remove in the
+//! time of a binary search and of moving a piece's tail.
+
+use std::cmp::Ordering;
+
+use smallvec::SmallVec;
+
+use crate::kept_rows::KeptRows;
+use crate::row_order::RowOrder;
+
+/// A piece is split when it gets longer.
+const LONGEST: usize = 256;
+
+/// One distinct row and how often it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// See [`RowOrder::prefixes`].
+    pub(crate) prefix: u128,
+    /// Inside an epoch it may be negative or 0, as rows arrive in any order.
+    pub(crate) weight: i64,
+    /// The number of the row in the operator's [`KeptRows`].
+    pub(crate) row: u32,
+}
+
+/// What it takes to compare entries.
+#[derive(Clone, Copy)]
+pub(crate) struct Comparison<'a> {
+    pub(crate) order: &'a RowOrder,
+    pub(crate) rows: &'a KeptRows,
+}
+
+impl Comparison<'_> {
+    #[inline]
+    pub(crate) fn compare(&self, a: &Entry, b: &Entry) -> Ordering {
+        match a.prefix.cmp(&b.prefix) {
+            Ordering::Equal if a.row == b.row => Ordering::Equal,
+            Ordering::Equal => self.compare_rows(a, b),
+            unequal => unequal,
+        }
+    }
+
+    #[cold]
+    fn compare_rows(&self, a: &Entry, b: &Entry) -> Ordering {
+        let ((rows_a, i), (rows_b, j)) = (self.rows.row(a.row), self.rows.row(b.row));
+        self.order.compare_rest(rows_a, i, rows_b, j)
+    }
+}
+
+type Piece = SmallVec<[Entry; 1]>;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct OrderedRows {
+    pieces: SmallVec<[Piece; 1]>,
+    /// The sum of all weights.
+    total: i64,
+    /// How many entries have a negative weight; 0 between epochs.
+    negative: usize,
+}
+
+impl OrderedRows {
+    /// The sum of the multiplicities.
+    pub(crate) fn total(&self) -> i64 {
+        self.total
+    }
+
+    /// Whether some row was taken back more often than it was there.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.negative > 0
+    }
+
+    /// Whether there are no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Bytes outside of the value itself, estimated.
+    pub(crate) fn bytes(&self) -> usize {
+        let spilled = self.pieces.iter().filter(|p| p.spilled()).map(|p| p.capacity() * size_of::<Entry>());
+        let list = if self.pieces.spilled() { self.pieces.capacity() * size_of::<Piece>() } else { 0 };
+        spilled.sum::<usize>() + list
+    }
+
+    /// Entries in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.pieces.iter().flatten()
+    }
+
+    /// Entries in order from the first one whose prefix is at least `prefix`.
+    pub(crate) fn iter_from(&self, prefix: u128) -> impl Iterator<Item = &Entry> {
+        let piece = self.pieces.partition_point(|p| p[p.len() - 1].prefix < prefix);
+        let skip = self.pieces.get(piece).map_or(0, |p| p.partition_point(|e| e.prefix < prefix));
+        self.pieces[piece..].iter().flatten().skip(skip)
+    }
+
+    /// The entry that comes last.
+    pub(crate) fn last(&self) -> Option<&Entry> {
+        self.pieces.last().and_then(|piece| piece.last())
+    }
+
+    /// Removes the entry that comes last.
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let piece = self.pieces.last_mut()?;
+        let entry = piece.pop()?;
+        if piece.is_empty() {
+            self.pieces.pop();
+        }
+        self.forget(&entry);
+        Some(entry)
+    }
+
+    /// Adds `new.weight` times the row; rows whose numbers are not needed any more go to `dead`.
+    pub(crate) fn add(&mut self, new: Entry, with: Comparison<'_>, dead: &mut Vec<u32>) {
+        self.total += new.weight;
+        let piece = self.pieces.partition_point(|p| with.compare(&p[p.len() - 1], &new) == Ordering::Less);
+        if piece == self.pieces.len() {
+            return self.push(new);
+        }
+        match self.pieces[piece].binary_search_by(|entry| with.compare(entry, &new)) {
+            Ok(at) => self.change(piece, at, new, dead),
+            Err(at) => {
+                self.negative += usize::from(new.weight < 0);
+                self.pieces[piece].insert(at, new);
+                self.split(piece);
+            }
+        }
+    }
+
+    /// Removes the entries whose prefixes are in the range and reports their rows.
+    pub(crate) fn remove_range(&mut self, range: std::ops::RangeInclusive<u128>, dead: &mut Vec<u32>) {
+        let first = self.pieces.partition_point(|p| p[p.len() - 1].prefix < *range.start());
+        let mut removed = 0;
+        for piece in &mut self.pieces[first..] {
+            if piece[0].prefix > *range.end() {
+                break;
+            }
+            piece.retain(|entry| {
+                let gone = range.contains(&entry.prefix);
+                if gone {
+                    dead.push(entry.row);
+                    removed += entry.weight;
+                }
+                !gone
+            });
+        }
+        self.total -= removed;
+        self.pieces.retain(|piece| !piece.is_empty());
+    }
+
+    /// Adds an entry that is greater than all others.
+    fn push(&mut self, new: Entry) {
+        self.negative += usize::from(new.weight < 0);
+        match self.pieces.last_mut() {
+            Some(piece) => {
+                piece.push(new);
+                self.split(self.pieces.len() - 1);
+            }
+            None => self.pieces.push(smallvec::smallvec![new]),
+        }
+    }
+
+    fn change(&mut self, piece: usize, at: usize, new: Entry, dead: &mut Vec<u32>) {
+        let entry = &mut self.pieces[piece][at];
+        let before = entry.weight;
+        entry.weight += new.weight;
+        let after = entry.weight;
+        dead.push(new.row);
+        self.negative = self.negative + usize::from(after < 0) - usize::from(before < 0);
+        if after == 0 {
+            dead.push(entry.row);
+            self.pieces[piece].remove(at);
+            if self.pieces[piece].is_empty() {
+                self.pieces.remove(piece);
+            }
+        }
+    }
+
+    fn forget(&mut self, entry: &Entry) {
+        self.total -= entry.weight;
+        self.negative -= usize::from(entry.weight < 0);
+    }
+
+    fn split(&mut self, piece: usize) {
+        if self.pieces[piece].len() > LONGEST {
+            let upper: Piece = self.pieces[piece].drain(LONGEST / 2..).collect();
+            self.pieces.insert(piece + 1, upper);
+        }
+    }
+}

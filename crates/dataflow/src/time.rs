@@ -1,0 +1,60 @@
+//! The dataflow's timestamp: an epoch and a level.
+
+use serde::{Deserialize, Serialize};
+use tidemill_delta::Epoch;
+use timely::order::PartialOrder;
+use timely::progress::timestamp::{PathSummary, Refines, Timestamp};
+
+/// What lies between two exchanges of an epoch.
+pub type Level = u64;
+
+/// A step of the loop. Partially ordered: a later epoch does not wait for an earlier one's later
+/// levels, so epochs overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Step {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The level.
+    pub level: Level,
+}
+
+impl Step {
+    /// The step at this epoch and level.
+    pub fn new(epoch: Epoch, level: Level) -> Self {
+        Step { epoch, level }
+    }
+}
+
+impl PartialOrder for Step {
+    fn less_equal(&self, other: &Self) -> bool {
+        self.epoch <= other.epoch && self.level <= other.level
+    }
+}
+
+impl Timestamp for Step {
+    type Summary = Step;
+
+    fn minimum() -> Self {
+        Step::default()
+    }
+}
+
+impl Refines<()> for Step {
+    fn to_inner(_other: ()) -> Self {
+        Step::default()
+    }
+
+    fn to_outer(self) {}
+
+    fn summarize(_path: Step) {}
+}
+
+impl PathSummary<Step> for Step {
+    fn results_in(&self, src: &Step) -> Option<Step> {
+        Some(Step::new(self.epoch.checked_add(src.epoch)?, self.level.checked_add(src.level)?))
+    }
+
+    fn followed_by(&self, other: &Self) -> Option<Self> {
+        self.results_in(other)
+    }
+}

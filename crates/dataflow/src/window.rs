@@ -1,0 +1,147 @@
+//! A row for each window that its time falls into.
+//!
+//! Input: one, any changes. Rule: row by row; windows are `[start, start + size)` with starts at
+//! multiples of `slide` plus the origin, and each window that holds the row's time gives a copy of
+//! the row with the window's start and end, with the row's multiplicity. A row whose time is NULL
+//! is in no window; a row with a window that reaches beyond what the time's type can express goes to the
+//! error side. State: none.
+
+use arrow::array::{Array, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, SchemaRef};
+use tidemill_delta::{Delta, batch, relaxed};
+use tidemill_plan::WindowPlan;
+
+use crate::event_time::{out_of_range, raw_times, span_in, times_from_raw, unit_of};
+use crate::{Operator, OperatorError, RowError, StepCx};
+
+/// See the module. Times are in the unit of the time column.
+pub struct Window {
+    time: usize,
+    time_type: DataType,
+    size: i64,
+    slide: i64,
+    origin: i64,
+    /// Inside `low..=high` no sum can overflow, so that the usual row needs no checks.
+    low: i64,
+    high: i64,
+    schema: SchemaRef,
+}
+
+/// The windows of a batch: for each output row the input row and the window's start.
+struct Expansion {
+    rows: Vec<u32>,
+    starts: Vec<i64>,
+}
+
+impl Window {
+    /// Prepares the windows in the unit of the time column.
+    pub fn new(
+        plan: &WindowPlan,
+        input_schemas: &[SchemaRef],
+        output_schema: SchemaRef,
+    ) -> Result<Self, OperatorError> {
+        if plan.size <= 0 || plan.slide <= 0 {
+            return Err(OperatorError("a window's size and slide must be positive".into()));
+        }
+        let time_type = input_schemas[0].field(plan.time).data_type().clone();
+        let unit = unit_of(&time_type)?;
+        let (size, slide) = (span_in(unit, plan.size)?, span_in(unit, plan.slide)?);
+        if size > i64::MAX / 4 || slide > i64::MAX / 4 {
+            return Err(OperatorError("a window's size or slide is too large".into()));
+        }
+        let origin = span_in(unit, plan.origin)?.rem_euclid(slide);
+        let margin = size + 2 * slide;
+        let (low, high) = (i64::MIN + margin, i64::MAX - margin);
+        Ok(Window { time: plan.time, time_type, size, slide, origin, low, high, schema: relaxed(&output_schema) })
+    }
+
+    /// The start of the last window that begins at or before `time`.
+    #[inline]
+    fn last_start(&self, time: i64) -> i64 {
+        time - (time - self.origin).rem_euclid(self.slide)
+    }
+
+    /// As [`Window::last_start`], where sums may overflow: `None` when some window of `time` does.
+    fn last_start_checked(&self, time: i64) -> Option<i64> {
+        let (wide, size, slide) = (i128::from(time), i128::from(self.size), i128::from(self.slide));
+        let last = wide - (wide - i128::from(self.origin)).rem_euclid(slide);
+        let windows = (size - (wide - last) + slide - 1).div_euclid(slide);
+        let first = last - (windows - 1).max(0) * slide;
+        i64::try_from(first).ok()?;
+        i64::try_from(last + size).ok()?;
+        i64::try_from(last).ok()
+    }
+
+    /// Appends the windows of `time`, whose last start is known, in the order of time.
+    fn push_windows(&self, row: u32, time: i64, last: i64, out: &mut Expansion) {
+        let at = out.starts.len();
+        let mut start = last;
+        // Starts step back until a window ends at or before the time.
+        while time - start < self.size {
+            out.starts.push(start);
+            out.rows.push(row);
+            match start.checked_sub(self.slide) {
+                Some(earlier) => start = earlier,
+                None => break,
+            }
+        }
+        out.starts[at..].reverse();
+    }
+
+    fn windows(&self, delta: &Delta, errors: &mut Vec<RowError>) -> Result<Expansion, OperatorError> {
+        let column = delta.rows.column(self.time);
+        let times = raw_times(column)?;
+        let capacity = times.len() * (self.size / self.slide + 1).min(64) as usize;
+        let mut out = Expansion { rows: Vec::with_capacity(capacity), starts: Vec::with_capacity(capacity) };
+        let nulls = column.nulls();
+        // Neighbouring rows mostly share their window, which saves the division.
+        let (mut seen, mut seen_end) = (i64::MAX, i64::MAX);
+        for (row, &time) in times.iter().enumerate() {
+            if nulls.is_some_and(|n| n.is_null(row)) {
+                continue;
+            }
+            if time >= seen && time < seen_end {
+                self.push_windows(row as u32, time, seen, &mut out);
+            } else if time >= self.low && time <= self.high {
+                seen = self.last_start(time);
+                seen_end = seen + self.slide;
+                self.push_windows(row as u32, time, seen, &mut out);
+            } else if let Some(last) = self.last_start_checked(time) {
+                self.push_windows(row as u32, time, last, &mut out);
+            } else {
+                errors.push(out_of_range(&delta.rows, row, delta.weight(row), "window"));
+            }
+        }
+        Ok(out)
+    }
+
+    fn expand(&self, delta: &Delta, errors: &mut Vec<RowError>) -> Result<Option<Delta>, OperatorError> {
+        let Expansion { rows, starts } = self.windows(delta, errors)?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let ends = starts.iter().map(|start| start + self.size).collect();
+        let unchanged = rows.len() == delta.len() && rows.iter().enumerate().all(|(i, row)| i == *row as usize);
+        let taken = if unchanged { delta.clone() } else { take(delta, rows)? };
+        let mut columns = taken.rows.columns().to_vec();
+        columns.push(times_from_raw(starts, &self.time_type)?);
+        columns.push(times_from_raw(ends, &self.time_type)?);
+        Ok(Some(Delta { rows: batch(self.schema.clone(), columns, taken.len()), diff: taken.diff }))
+    }
+}
+
+fn take(delta: &Delta, rows: Vec<u32>) -> Result<Delta, OperatorError> {
+    let diff = delta.diff.as_ref().map(|d| rows.iter().map(|row| d.value(*row as usize)).collect::<Vec<_>>().into());
+    Ok(Delta { rows: take_record_batch(&delta.rows, &UInt32Array::from(rows))?, diff })
+}
+
+impl Operator for Window {
+    fn step(&mut self, cx: &mut StepCx<'_>, inputs: &mut [Vec<Delta>]) -> Result<Vec<Delta>, OperatorError> {
+        let mut out = Vec::with_capacity(inputs[0].len());
+        for delta in inputs[0].drain(..) {
+            out.extend(self.expand(&delta, cx.errors)?);
+        }
+        Ok(out)
+    }
+}

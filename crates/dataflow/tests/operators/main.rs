@@ -1,0 +1,10 @@
+//! Operators against naive references: random histories with duplicates, NULLs and retractions, in several
+//! batches per epoch; after every epoch the accumulated output must be what a full recomputation
+//! from the accumulated input gives, and the epoch's output must be net.
+
+mod close_gate;
+mod history;
+mod recompute;
+mod session;
+mod topn;
+mod window;

@@ -1,0 +1,378 @@
+//! Keys interned as dense numbers.
+//!
+//! Keys of fixed-width columns that fit 16 bytes together are packed into a `u128`; all others are
+//! held in arrow's comparable row format. NULL is a value like any other: two NULLs are one key.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, make_array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Int8Type, Int16Type, Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+use hashbrown::HashTable;
+use tidemill_delta::hash_bytes;
+
+/// What [`KeyTable::lookup`] gives for a key that is not there.
+pub const NO_KEY: u32 = u32::MAX;
+
+/// A map from keys to dense numbers; numbers of released keys are used again.
+pub struct KeyTable {
+    types: Vec<DataType>,
+    keys: Keys,
+    table: HashTable<u32>,
+    hashes: Vec<u64>,
+    free: Vec<u32>,
+}
+
+enum Keys {
+    /// Columns packed from the low end of the number; a bit per column tells NULLs.
+    Packed { values: Vec<u128>, nulls: Vec<u8>, widths: Vec<u32> },
+    /// arrow's row format.
+    Rows { converter: RowConverter, rows: Vec<Box<[u8]>> },
+}
+
+/// The keys of one batch, encoded.
+enum Encoded {
+    Packed { values: Vec<u128>, nulls: Vec<u8> },
+    Rows(arrow::row::Rows),
+}
+
+/// Bits of a packed column, or `None` if the type cannot be packed.
+///
+/// Floats are left out because -0.0 and 0.0 differ in their bits.
+fn packed_width(data_type: &DataType) -> Option<u32> {
+    match data_type {
+        DataType::Boolean => Some(8),
+        DataType::Int8 | DataType::UInt8 => Some(8),
+        DataType::Int16 | DataType::UInt16 => Some(16),
+        DataType::Int32 | DataType::UInt32 | DataType::Date32 | DataType::Time32(_) => Some(32),
+        DataType::Int64 | DataType::UInt64 | DataType::Date64 | DataType::Time64(_) => Some(64),
+        DataType::Timestamp(_, _) | DataType::Duration(_) => Some(64),
+        _ => None,
+    }
+}
+
+#[inline]
+fn hash_packed(value: u128, nulls: u8) -> u64 {
+    let mut z = (value as u64) ^ ((value >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(nulls);
+    z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    z ^ (z >> 32)
+}
+
+impl KeyTable {
+    /// An empty table for keys of the types given; none at all is allowed: then there is one key.
+    pub fn new(types: Vec<DataType>) -> Result<Self, ArrowError> {
+        let widths: Option<Vec<u32>> = types.iter().map(packed_width).collect();
+        let keys = match widths {
+            Some(widths) if widths.iter().sum::<u32>() <= 128 && widths.len() <= 8 => {
+                Keys::Packed { values: Vec::new(), nulls: Vec::new(), widths }
+            }
+            _ => {
+                let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
+                Keys::Rows { converter: RowConverter::new(fields)?, rows: Vec::new() }
+            }
+        };
+        Ok(KeyTable { types, keys, table: HashTable::new(), hashes: Vec::new(), free: Vec::new() })
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// One more than the greatest number handed out so far; what arrays indexed by number need.
+    pub fn capacity(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// The number of each row's key; new keys get one, and are reported to `added` in order.
+    pub fn intern(
+        &mut self,
+        columns: &[ArrayRef],
+        rows: usize,
+        ids: &mut Vec<u32>,
+        mut added: impl FnMut(u32),
+    ) -> Result<(), ArrowError> {
+        ids.clear();
+        ids.reserve(rows);
+        match self.encode(columns, rows)? {
+            Encoded::Packed { values, nulls } => {
+                let mut last = (0u128, 0u8, NO_KEY);
+                for i in 0..rows {
+                    let (value, null) = (values[i], nulls.get(i).copied().unwrap_or(0));
+                    // Runs of equal keys are common (windows, hot keys).
+                    if last.2 != NO_KEY && last.0 == value && last.1 == null {
+                        ids.push(last.2);
+                        continue;
+                    }
+                    let id = self.intern_packed(value, null, &mut added);
+                    last = (value, null, id);
+                    ids.push(id);
+                }
+            }
+            Encoded::Rows(rows) => {
+                for row in rows.iter() {
+                    ids.push(self.intern_row(row.as_ref(), &mut added));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of each row's key, or [`NO_KEY`].
+    pub fn lookup(&self, columns: &[ArrayRef], rows: usize, ids: &mut Vec<u32>) -> Result<(), ArrowError> {
+        ids.clear();
+        ids.reserve(rows);
+        if self.table.is_empty() {
+            ids.resize(rows, NO_KEY);
+            return Ok(());
+        }
+        match (self.encode(columns, rows)?, &self.keys) {
+            (Encoded::Packed { values, nulls }, Keys::Packed { values: own, nulls: own_nulls, .. }) => {
+                for i in 0..rows {
+                    let (value, null) = (values[i], nulls.get(i).copied().unwrap_or(0));
+                    let found = self.table.find(hash_packed(value, null), |id| {
+                        own[*id as usize] == value && own_nulls[*id as usize] == null
+                    });
+                    ids.push(found.copied().unwrap_or(NO_KEY));
+                }
+            }
+            (Encoded::Rows(rows), Keys::Rows { rows: own, .. }) => {
+                for row in rows.iter() {
+                    let bytes = row.as_ref();
+                    let found = self.table.find(hash_bytes(bytes), |id| &*own[*id as usize] == bytes);
+                    ids.push(found.copied().unwrap_or(NO_KEY));
+                }
+            }
+            _ => unreachable!("a table's keys are encoded in the table's form"),
+        }
+        Ok(())
+    }
+
+    /// Forgets a key; its number may be given to another one.
+    ///
+    /// # Panics
+    /// When the key is not there.
+    pub fn release(&mut self, id: u32) {
+        let entry = self.table.find_entry(self.hashes[id as usize], |other| *other == id);
+        entry.unwrap_or_else(|_| panic!("key {id} released twice")).remove();
+        if let Keys::Rows { rows, .. } = &mut self.keys {
+            rows[id as usize] = Box::default();
+        }
+        self.free.push(id);
+    }
+
+    /// The key columns of the numbers given.
+    pub fn columns(&self, ids: &[u32]) -> Result<Vec<ArrayRef>, ArrowError> {
+        match &self.keys {
+            Keys::Rows { converter, rows } => {
+                let parser = converter.parser();
+                converter.convert_rows(ids.iter().map(|id| parser.parse(&rows[*id as usize])))
+            }
+            Keys::Packed { values, nulls, widths } => {
+                let mut shift = 0;
+                let mut columns = Vec::with_capacity(widths.len());
+                for (i, (data_type, width)) in self.types.iter().zip(widths).enumerate() {
+                    let nulls = unpack_nulls(ids, nulls, i);
+                    let at = |id: &u32| (values[*id as usize] >> shift) as u64;
+                    columns.push(match (data_type, width) {
+                        (DataType::Boolean, _) => {
+                            std::sync::Arc::new(BooleanArray::new(ids.iter().map(|id| at(id) & 1 == 1).collect(), nulls))
+                        }
+                        (_, 8) => unpack::<Int8Type>(data_type, ids.iter().map(|id| at(id) as i8), nulls)?,
+                        (_, 16) => unpack::<Int16Type>(data_type, ids.iter().map(|id| at(id) as i16), nulls)?,
+                        (_, 32) => unpack::<Int32Type>(data_type, ids.iter().map(|id| at(id) as i32), nulls)?,
+                        _ => unpack::<Int64Type>(data_type, ids.iter().map(|id| at(id) as i64), nulls)?,
+                    });
+                    shift += width;
+                }
+                Ok(columns)
+            }
+        }
+    }
+
+    /// Bytes of memory, estimated.
+    pub fn bytes(&self) -> usize {
+        let keys = match &self.keys {
+            Keys::Packed { values, .. } => values.capacity() * 17,
+            Keys::Rows { rows, .. } => {
+                // Sampled: walking millions of keys for an estimate would cost more than it tells.
+                let sample = rows.len().min(64);
+                let bytes: usize = rows.iter().take(sample).map(|r| r.len()).sum();
+                rows.capacity() * 16 + rows.len() * bytes / sample.max(1)
+            }
+        };
+        keys + self.hashes.capacity() * 8 + self.table.capacity() * 5
+    }
+
+    fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Encoded, ArrowError> {
+        match &self.keys {
+            Keys::Rows { converter, .. } => Ok(Encoded::Rows(converter.convert_columns(columns)?)),
+            Keys::Packed { widths, .. } => {
+                let mut values = vec![0u128; rows];
+                let mut nulls = Vec::new();
+                let mut shift = 0;
+                for (i, (column, width)) in columns.iter().zip(widths).enumerate() {
+                    match (column.data_type(), width) {
+                        (DataType::Boolean, _) => {
+                            let array = column.as_boolean();
+                            values.iter_mut().enumerate().for_each(|(r, v)| *v |= u128::from(array.value(r)) << shift);
+                        }
+                        (_, 8) => pack::<Int8Type>(column, &mut values, shift, |v| u128::from(v as u8))?,
+                        (_, 16) => pack::<Int16Type>(column, &mut values, shift, |v| u128::from(v as u16))?,
+                        (_, 32) => pack::<Int32Type>(column, &mut values, shift, |v| u128::from(v as u32))?,
+                        _ => pack::<Int64Type>(column, &mut values, shift, |v| u128::from(v as u64))?,
+                    }
+                    pack_nulls(column, i, shift, *width, &mut values, &mut nulls);
+                    shift += width;
+                }
+                Ok(Encoded::Packed { values, nulls })
+            }
+        }
+    }
+
+    fn intern_packed(&mut self, value: u128, null: u8, added: &mut impl FnMut(u32)) -> u32 {
+        let Keys::Packed { values, nulls, .. } = &mut self.keys else { unreachable!("packed table") };
+        let hash = hash_packed(value, null);
+        if let Some(id) = self.table.find(hash, |id| values[*id as usize] == value && nulls[*id as usize] == null) {
+            return *id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            values.push(0);
+            nulls.push(0);
+            self.hashes.push(0);
+            u32::try_from(values.len() - 1).expect("at most 2^32 keys per operator and worker")
+        });
+        values[id as usize] = value;
+        nulls[id as usize] = null;
+        self.hashes[id as usize] = hash;
+        let hashes = &self.hashes;
+        self.table.insert_unique(hash, id, |id| hashes[*id as usize]);
+        added(id);
+        id
+    }
+
+    fn intern_row(&mut self, bytes: &[u8], added: &mut impl FnMut(u32)) -> u32 {
+        let Keys::Rows { rows, .. } = &mut self.keys else { unreachable!("row table") };
+        let hash = hash_bytes(bytes);
+        if let Some(id) = self.table.find(hash, |id| &*rows[*id as usize] == bytes) {
+            return *id;
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            rows.push(Box::default());
+            self.hashes.push(0);
+            u32::try_from(rows.len() - 1).expect("at most 2^32 keys per operator and worker")
+        });
+        rows[id as usize] = bytes.into();
+        self.hashes[id as usize] = hash;
+        let hashes = &self.hashes;
+        self.table.insert_unique(hash, id, |id| hashes[*id as usize]);
+        added(id);
+        id
+    }
+}
+
+/// The same bits as an array of plain integers.
+fn reinterpret(column: &ArrayRef, data_type: DataType) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == &data_type {
+        return Ok(column.clone());
+    }
+    Ok(make_array(column.to_data().into_builder().data_type(data_type).build()?))
+}
+
+fn pack<T: ArrowPrimitiveType>(
+    column: &ArrayRef,
+    values: &mut [u128],
+    shift: u32,
+    bits: impl Fn(T::Native) -> u128,
+) -> Result<(), ArrowError> {
+    let plain = reinterpret(column, T::DATA_TYPE)?;
+    for (value, own) in values.iter_mut().zip(plain.as_primitive::<T>().values()) {
+        *value |= bits(*own) << shift;
+    }
+    Ok(())
+}
+
+/// Sets the column's bit for NULLs, and clears whatever stands in the value's place.
+fn pack_nulls(column: &ArrayRef, i: usize, shift: u32, width: u32, values: &mut [u128], nulls: &mut Vec<u8>) {
+    let Some(validity) = column.nulls().filter(|n| n.null_count() > 0) else { return };
+    nulls.resize(values.len(), 0);
+    let mask = !(((1u128 << width) - 1) << shift);
+    for (r, value) in values.iter_mut().enumerate() {
+        if validity.is_null(r) {
+            *value &= mask;
+            nulls[r] |= 1 << i;
+        }
+    }
+}
+
+fn unpack_nulls(ids: &[u32], nulls: &[u8], column: usize) -> Option<NullBuffer> {
+    let bit = 1u8 << column;
+    ids.iter()
+        .any(|id| nulls[*id as usize] & bit != 0)
+        .then(|| ids.iter().map(|id| nulls[*id as usize] & bit == 0).collect())
+}
+
+fn unpack<T: ArrowPrimitiveType>(
+    data_type: &DataType,
+    values: impl Iterator<Item = T::Native>,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef, ArrowError> {
+    let plain: ArrayRef = std::sync::Arc::new(PrimitiveArray::<T>::new(values.collect(), nulls));
+    reinterpret(&plain, data_type.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::TimeUnit;
+
+    use super::*;
+
+    fn check(types: Vec<DataType>, columns: Vec<ArrayRef>, expected: &[u32]) {
+        let rows = columns[0].len();
+        let mut table = KeyTable::new(types).unwrap();
+        let (mut ids, mut found, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        table.intern(&columns, rows, &mut ids, |id| new.push(id)).unwrap();
+        assert_eq!(ids, expected);
+        table.lookup(&columns, rows, &mut found).unwrap();
+        assert_eq!(ids, found);
+        assert_eq!(new.len(), table.len());
+        assert_eq!(&table.columns(&ids).unwrap(), &columns);
+        table.release(0);
+        table.lookup(&columns, rows, &mut found).unwrap();
+        assert_eq!(found[0], NO_KEY);
+        table.intern(&columns, rows, &mut ids, |id| assert_eq!(id, 0)).unwrap();
+        assert_eq!(ids, expected);
+    }
+
+    #[test]
+    fn packed_keys_with_nulls() {
+        let a: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(1), Some(0), Some(-1)]));
+        let b: ArrayRef =
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(5), Some(5), Some(5), None, Some(-5)]));
+        check(vec![DataType::Int32, DataType::Timestamp(TimeUnit::Microsecond, None)], vec![a, b], &[0, 1, 0, 2, 3]);
+    }
+
+    #[test]
+    fn null_is_not_zero() {
+        let a: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), None, Some(0), None]));
+        check(vec![DataType::Int64], vec![a], &[0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn text_keys() {
+        let a: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), Some(""), None, Some("x")]));
+        let b: ArrayRef = Arc::new(Int64Array::from(vec![1, 1, 1, 1]));
+        check(vec![DataType::Utf8, DataType::Int64], vec![a, b], &[0, 1, 2, 0]);
+    }
+}
