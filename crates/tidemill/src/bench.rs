@@ -1,0 +1,46 @@
+//! `tidemill bench`: measurements that users can repeat.
+
+mod answer;
+mod http;
+mod latency;
+mod nexmark;
+mod process;
+mod queries;
+mod query;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::Failure;
+
+/// Measure.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The Nexmark queries: speed, CPU and memory, or whether the answers are right.
+    Nexmark(nexmark::Arguments),
+    /// From an HTTP request with one row to the change of a windowed view at a subscriber.
+    Latency(latency::Arguments),
+    /// Time to start, memory when idle, and what a thousand views cost.
+    Start(start::Arguments),
+    /// One Nexmark query; `nexmark` starts this for each, so that their memory does not mix.
+    #[command(hide = true)]
+    NexmarkQuery(query::Arguments),
+}
+
+/// Measures.
+pub fn bench(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match arguments.what {
+        What::Nexmark(arguments) => nexmark::nexmark(&arguments),
+        What::Latency(arguments) => latency::latency(&arguments),
+        What::Start(arguments) => start::start(&arguments),
+        What::NexmarkQuery(arguments) => query::query(&arguments),
+    }
+}

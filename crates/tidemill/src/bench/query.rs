@@ -1,0 +1,217 @@
+//! One Nexmark query in a process of its own; prints a line of JSON.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde_json::json;
+use tidemill_connect::nexmark::gate;
+use tidemill_engine::{Config, Engine, Response, Session, parse};
+use tidemill_env::Env;
+
+use super::answer::checksum;
+use super::process::{self, SELF};
+use super::queries::{self, Query, SCHEMA};
+use crate::{Failure, runtime};
+
+/// How long preloading may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Where the events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Input {
+    /// Generated before the clock starts, then handed out from memory.
+    Memory,
+    /// Generated while the query runs.
+    Generator,
+    /// JSON lines in files.
+    File,
+}
+
+/// How a query is run; the parent hands these on as they are.
+#[derive(clap::Args, Clone)]
+pub struct Settings {
+    /// How many events (not for files: they have what they have).
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub events: u64,
+    /// The seed of the events.
+    #[arg(long, value_name = "S", default_value_t = 42)]
+    pub seed: u64,
+    /// Where the events come from.
+    #[arg(long, value_enum, default_value_t = Input::Memory)]
+    pub input: Input,
+    /// The folder that the file generator made; events are in events/part-*.json.
+    #[arg(long, value_name = "FOLDER", required_if_eq("input", "file"))]
+    pub data: Option<PathBuf>,
+    /// Worker threads [default: the number of cores].
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// At most about this many rows in an epoch.
+    #[arg(long, value_name = "N", default_value_t = Config::default().max_epoch_rows)]
+    pub epoch_rows: usize,
+    /// Keep the answer and compare it with the recorded one instead of measuring.
+    #[arg(long)]
+    pub check: bool,
+}
+
+impl Settings {
+    /// How many worker threads.
+    pub fn workers(&self) -> usize {
+        self.workers.unwrap_or_else(crate::cores).max(1)
+    }
+
+    /// The arguments that make a child do the same.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let input = self.input.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default();
+        let mut arguments = vec![
+            format!("--events={}", self.events),
+            format!("--seed={}", self.seed),
+            format!("--input={input}"),
+            format!("--workers={}", self.workers()),
+            format!("--epoch-rows={}", self.epoch_rows),
+        ];
+        arguments.extend(self.data.as_ref().map(|data| format!("--data={}", data.display())));
+        arguments.extend(self.check.then(|| "--check".to_string()));
+        arguments
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            workers: self.workers(),
+            max_epoch_rows: self.epoch_rows,
+            auto_start_sources: false,
+            materialize: self.check,
+            ..Config::default()
+        }
+    }
+
+    /// The sources and views for this input.
+    fn schema(&self) -> String {
+        let workers = self.workers();
+        let (source, side) = match self.input {
+            Input::File => {
+                let data = self.data.clone().unwrap_or_default();
+                let path = |name: &str| data.join(name).display().to_string().replace('\'', "''");
+                (
+                    format!("WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE JSON", path("events/part-*.json")),
+                    format!("WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE CSV", path("side_input.csv")),
+                )
+            }
+            _ => (
+                format!(
+                    "WITH (connector = 'nexmark', events = {}, seed = {}, partitions = {workers}, preload = '{}')",
+                    self.events,
+                    self.seed,
+                    self.input == Input::Memory
+                ),
+                "WITH (connector = 'datagen', rows = 10000, fields.key.kind = 'sequence', fields.value.kind = 'sequence')"
+                    .to_string(),
+            ),
+        };
+        SCHEMA.replace("${SOURCE}", &source).replace("${SIDE}", &side)
+    }
+}
+
+/// One Nexmark query.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which.
+    query: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Runs the query and prints what it took.
+#[expect(clippy::print_stdout, reason = "the line of JSON is what the parent reads")]
+pub fn query(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let query = queries::named(std::slice::from_ref(&arguments.query)).map_err(Failure)?[0];
+    println!("{}", runtime()?.block_on(measure(&query, &arguments.settings))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(query: &Query, settings: &Settings) -> Result<serde_json::Value, Failure> {
+    let engine = Engine::start(settings.config(), Env::real())?;
+    let mut session = engine.session();
+    // Comments would confuse nobody, but the query stands in the middle of another statement.
+    let view = format!("CREATE MATERIALIZED VIEW answer AS\n{}", query.sql);
+    let sink = "CREATE SINK out FROM answer WITH (connector = 'blackhole')";
+    run(&mut session, &settings.schema()).await?;
+    run(&mut session, &view).await?;
+    if !settings.check {
+        run(&mut session, sink).await?;
+    }
+    start(&engine, settings).await?;
+    let (begun, cpu, before) = (Instant::now(), process::cpu(SELF), process::memory(SELF));
+    gate().open();
+    engine.wait_for_end_of_input().await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu = process::cpu(SELF).zip(cpu).map(|(after, before)| (after - before).as_secs_f64());
+    let memory = process::memory(SELF);
+    let status = engine.status();
+    let relation = |name: &str| status.relations.iter().find(|r| r.relation.name == name);
+    let events = relation("events").map_or(settings.events, |r| r.rows_in);
+    let mut said = json!({
+        "query": query.name,
+        "events": events,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "input_bytes": before.now,
+        "peak_bytes": memory.peak,
+        "epochs": status.epochs_with_rows,
+        "late": relation("events").map_or(0, |r| r.late),
+        "changes": relation("answer").map_or(0, |r| r.changes),
+    });
+    if settings.check {
+        compare(query, settings, &mut session, &mut said).await?;
+    }
+    engine.shutdown();
+    Ok(said)
+}
+
+/// Starts reading; returns when all input is in memory, if it is to be.
+async fn start(engine: &Engine, settings: &Settings) -> Result<(), Failure> {
+    if settings.input == Input::Memory {
+        gate().close();
+    }
+    engine.start_sources();
+    let begun = Instant::now();
+    while settings.input == Input::Memory && gate().ready() < settings.workers() {
+        if begun.elapsed() > PATIENCE {
+            return Err(Failure("error: the input was not generated in time".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+async fn compare(
+    query: &Query,
+    settings: &Settings,
+    session: &mut Session,
+    said: &mut serde_json::Value,
+) -> Result<(), Failure> {
+    let statement = parse("SELECT * FROM answer")?.remove(0);
+    let Response::Rows { schema, batches, .. } = session.execute(&statement, &[]).await? else {
+        return Err(Failure("error: the answer is no rows".into()));
+    };
+    let sum = checksum(&schema, &batches, query.expected.stable)?;
+    said["rows"] = sum.rows.into();
+    said["sha256"] = sum.sha256.clone().into();
+    let known = settings.seed == 42 && said["events"] == queries::EXPECTED_EVENTS;
+    said["right"] = match known {
+        true => (sum.rows == query.expected.rows && sum.sha256 == query.expected.sha256).into(),
+        false => serde_json::Value::Null,
+    };
+    Ok(())
+}
+
+async fn run(session: &mut Session, sql: &str) -> Result<(), Failure> {
+    for statement in parse(sql)? {
+        if let Err(error) = session.execute(&statement, &[]).await {
+            let report = crate::report::Report::new(&error, statement.offset).or_at(statement.offset);
+            return Err(Failure(report.render(None, sql)));
+        }
+    }
+    Ok(())
+}

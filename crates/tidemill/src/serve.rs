@@ -1,0 +1,114 @@
+//! `tidemill serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tidemill_engine::{Config, Engine};
+use tidemill_env::Env;
+use tidemill_serve::{Doors, ServeOptions};
+
+use crate::{Failure, cores, runtime};
+
+/// Serve PostgreSQL clients and HTTP until ctrl-c.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidemill serve
+  tidemill serve --pg 0.0.0.0:7432 --http 0.0.0.0:7480 --workers 4
+  tidemill serve --hosts hosts.txt --index 1     (one of several processes)
+
+Then:  psql -h 127.0.0.1 -p 7432     or     tidemill sql     or a browser at http://127.0.0.1:7480")]
+pub struct Arguments {
+    /// Where PostgreSQL clients connect.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7432", env = "TIDEMILL_PG")]
+    pg: SocketAddr,
+    /// Where HTTP clients and browsers connect.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7480", env = "TIDEMILL_HTTP")]
+    http: SocketAddr,
+    /// Worker threads in this process [default: the number of cores].
+    #[arg(long, value_name = "N", env = "TIDEMILL_WORKERS")]
+    workers: Option<usize>,
+    /// How many processes exchange rows; must be the number of lines of --hosts.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    processes: usize,
+    /// This process's place among them, from 0; process 0 takes statements and serves.
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    index: usize,
+    /// A file with one address a line, for the exchange of rows between processes.
+    #[arg(long, value_name = "FILE")]
+    hosts: Option<PathBuf>,
+    /// Reserved for durable state. In this version all state is in memory.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+}
+
+/// Serves until ctrl-c.
+pub fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let config = config(&arguments)?;
+    if arguments.data.is_some() {
+        eprintln!("note: --data is reserved; this version keeps all state in memory and starts empty");
+    }
+    let (workers, first) = (config.workers, config.index == 0);
+    runtime()?.block_on(async {
+        let engine = Engine::start(config, Env::real())?;
+        let served = if first { doors(&arguments, &engine, workers).await } else { ctrl_c().await };
+        engine.shutdown();
+        served
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn config(arguments: &Arguments) -> Result<Config, Failure> {
+    let hosts = match &arguments.hosts {
+        None if arguments.processes > 1 => {
+            return Err(Failure("error: several processes need --hosts, a file with an address a line".into()));
+        }
+        None => Vec::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Failure(format!("error: cannot read {}: {e}", path.display())))?;
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect::<Vec<_>>()
+        }
+    };
+    if arguments.processes > 1 && arguments.processes != hosts.len() {
+        let (told, lines) = (arguments.processes, hosts.len());
+        return Err(Failure(format!("error: --processes is {told}, but --hosts has {lines} addresses")));
+    }
+    if arguments.index >= hosts.len().max(1) {
+        return Err(Failure(format!("error: --index {} is beyond the last process", arguments.index)));
+    }
+    let workers = arguments.workers.unwrap_or_else(cores).max(1);
+    Ok(Config { workers, hosts, index: arguments.index, ..Config::default() })
+}
+
+async fn doors(arguments: &Arguments, engine: &Engine, workers: usize) -> Result<(), Failure> {
+    let doors = Doors::bind(&ServeOptions { pg: Some(arguments.pg), http: Some(arguments.http) }).await?;
+    greet(&doors, workers);
+    tokio::select! {
+        served = doors.serve(engine.clone()) => Ok(served?),
+        stopped = ctrl_c() => stopped,
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what listens where is the command's output")]
+fn greet(doors: &Doors, workers: usize) {
+    println!("Tidemill {} with {workers} worker threads; state is in memory", env!("CARGO_PKG_VERSION"));
+    if let Some(pg) = doors.pg_address() {
+        println!("  PostgreSQL  {pg}   psql -h {} -p {}", pg.ip(), pg.port());
+    }
+    if let Some(http) = doors.http_address() {
+        println!("  HTTP        {http}   http://{http}/");
+    }
+}
+
+/// Waits for ctrl-c, or for the supervisor's wish to end.
+async fn ctrl_c() -> Result<(), Failure> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
+    eprintln!("stopping");
+    Ok(())
+}
