@@ -119,7 +119,9 @@ impl Recompute {
         };
         let key_types = if input_schemas.is_empty() { Vec::new() } else { types(0) };
         if (0..input_schemas.len()).any(|input| types(input) != key_types) {
-            return Err(OperatorError("the inputs of a recomputation have partition columns of different types".into()));
+            return Err(OperatorError(
+                "the inputs of a recomputation have partition columns of different types".into(),
+            ));
         }
         Ok(Recompute {
             keys: plan.keys.clone(),
@@ -203,7 +205,12 @@ impl Recompute {
     }
 
     /// Recomputes one partition and appends what changed.
-    fn recompute(&mut self, id: u32, cx: &mut StepCx<'_>, out: &mut Vec<(Box<[u8]>, i64)>) -> Result<(), OperatorError> {
+    fn recompute(
+        &mut self,
+        id: u32,
+        cx: &mut StepCx<'_>,
+        out: &mut Vec<(Box<[u8]>, i64)>,
+    ) -> Result<(), OperatorError> {
         let (new, error) = match self.answer(id)? {
             Ok(rows) => (rows, None),
             Err(error) => (Multiset::new(), Some(error)),

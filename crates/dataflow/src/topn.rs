@@ -76,9 +76,8 @@ impl TopN {
     pub fn new(plan: &TopNPlan, input_schemas: &[SchemaRef], output_schema: SchemaRef) -> Result<Self, OperatorError> {
         let input_schema = relaxed(&input_schemas[0]);
         let types = plan.partition.iter().map(|c| input_schema.field(*c).data_type().clone()).collect();
-        let closes = plan.closes.map(|bound| {
-            unit_of(input_schema.field(bound.column).data_type()).map(|unit| (bound, unit))
-        });
+        let closes =
+            plan.closes.map(|bound| unit_of(input_schema.field(bound.column).data_type()).map(|unit| (bound, unit)));
         let place = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         Ok(TopN {
             partition: plan.partition.clone(),

@@ -63,7 +63,9 @@ impl Calls {
             let values = state.values(&from, &mut Vec::new())?;
             match call.function {
                 // A part's count is how often to count a row.
-                AggregateFunction::Count => state.update(&into, Some(values.as_primitive::<Int64Type>().values()), &[])?,
+                AggregateFunction::Count => {
+                    state.update(&into, Some(values.as_primitive::<Int64Type>().values()), &[])?
+                }
                 _ => state.update(&into, None, &[values])?,
             }
         }

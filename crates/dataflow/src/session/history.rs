@@ -87,8 +87,7 @@ impl History {
         let changed = self.take_in(timed)?;
         let mut keys: Vec<u32> = changed.iter().map(|c| c.key).collect();
         keys.dedup();
-        let mut out =
-            Rewriting { turn: Turn::default(), rows: Vec::new(), weights: Vec::new(), sessions: Vec::new() };
+        let mut out = Rewriting { turn: Turn::default(), rows: Vec::new(), weights: Vec::new(), sessions: Vec::new() };
         let mut rest = &changed[..];
         while !rest.is_empty() {
             let (region, old) = self.region(rest, timeline);

@@ -47,7 +47,14 @@ struct Touched {
 
 impl Timeline {
     pub(super) fn new(gap: i64) -> Self {
-        Timeline { gap, sessions: Vec::new(), free: Vec::new(), keys: Vec::new(), touched: Vec::new(), ended: Vec::new() }
+        Timeline {
+            gap,
+            sessions: Vec::new(),
+            free: Vec::new(),
+            keys: Vec::new(),
+            touched: Vec::new(),
+            ended: Vec::new(),
+        }
     }
 
     /// Makes room for keys.
@@ -209,7 +216,8 @@ impl Timeline {
     fn find_twins_of_ended(&self, turn: &mut Turn) {
         let bounds = |s: &Snapshot| (s.key, s.first, s.last);
         let places = 0..turn.old.len() as u32;
-        let mut ended: Vec<_> = places.filter(|i| !self.sessions[turn.old[*i as usize].session as usize].alive).collect();
+        let mut ended: Vec<_> =
+            places.filter(|i| !self.sessions[turn.old[*i as usize].session as usize].alive).collect();
         if ended.is_empty() {
             return;
         }

@@ -1,7 +1,7 @@
 //! The gate against the final part of the accumulated input.
 
-use arrow::datatypes::{DataType, SchemaRef};
 use crate::history::{Bag, Epoch, Row, TIME, add, histories, int, step};
+use arrow::datatypes::{DataType, SchemaRef};
 use proptest::prelude::*;
 use tidemill_dataflow::{CloseGate, Operator};
 use tidemill_plan::{Bound, CloseGatePlan};

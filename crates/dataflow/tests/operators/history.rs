@@ -61,7 +61,9 @@ fn value(array: &ArrayRef, i: usize) -> Value {
     match array.data_type() {
         DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(i)),
         DataType::Utf8 => Value::Text(array.as_string::<i32>().value(i).to_owned()),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => Value::Int(array.as_primitive::<TimestampMicrosecondType>().value(i)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            Value::Int(array.as_primitive::<TimestampMicrosecondType>().value(i))
+        }
         other => panic!("no test value of type {other}"),
     }
 }
@@ -88,7 +90,12 @@ pub struct Epoch {
 }
 
 /// Steps an operator of one input. Its output must be net: no row listed twice.
-pub fn step(operator: &mut dyn Operator, schema: &SchemaRef, epoch: &Epoch, errors: &mut Vec<RowError>) -> Vec<(Row, i64)> {
+pub fn step(
+    operator: &mut dyn Operator,
+    schema: &SchemaRef,
+    epoch: &Epoch,
+    errors: &mut Vec<RowError>,
+) -> Vec<(Row, i64)> {
     let deltas = epoch.batches.iter().map(|rows| delta(schema, rows)).collect();
     let mut cx = StepCx { epoch: 0, watermark: epoch.watermark, errors };
     let out = operator.step(&mut cx, &mut [deltas]).expect("the operator goes on");

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::history::{Bag, Epoch, Row, add, all_taken_back, delta, histories, int, rows_of, step};
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
-use crate::history::{Bag, Epoch, Row, add, all_taken_back, delta, histories, int, rows_of, step};
 use proptest::prelude::*;
 use tidemill_dataflow::{Operator, Recompute, StepCx};
 use tidemill_delta::{NO_WATERMARK, RowsByContent, batch};
@@ -79,7 +79,8 @@ proptest! {
             add(&mut output, step(&mut operator, &input(), epoch, &mut errors));
             prop_assert_eq!(&output, &reference(keyed, &sum));
             let failing = sum.keys().filter(|row| row[1] == int(13));
-            let failing: std::collections::BTreeSet<_> = failing.map(|row| if keyed { row[0].clone() } else { int(0) }).collect();
+            let partition = |row: &Row| if keyed { row[0].clone() } else { int(0) };
+            let failing: std::collections::BTreeSet<_> = failing.map(partition).collect();
             prop_assert_eq!(errors.iter().map(|e| e.weight).sum::<i64>(), failing.len() as i64);
         }
         prop_assert_eq!(operator.state().rows, usize::from(!keyed));

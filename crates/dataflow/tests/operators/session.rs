@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::history::{Bag, Epoch, Row, TIME, Value, add, all_taken_back, check, histories, int, step};
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
-use crate::history::{Bag, Epoch, Row, TIME, Value, add, all_taken_back, check, histories, int, step};
 use proptest::prelude::*;
 use tidemill_dataflow::{Operator, Session};
 use tidemill_delta::{NO_WATERMARK, batch};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::history::{Bag, Epoch, Row, TIME, Value, add, all_taken_back, check, histories, int, step};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
-use crate::history::{Bag, Epoch, Row, TIME, Value, add, all_taken_back, check, histories, int, step};
 use proptest::prelude::*;
 use tidemill_dataflow::{Operator, TopN};
 use tidemill_delta::NO_WATERMARK;
@@ -52,10 +52,13 @@ fn reference(plan: &TopNPlan, input: &Bag) -> Bag {
     for mut rows in partitions.into_values() {
         rows.sort_by_key(|row| sort_key(row, by_text));
         let numbered = rows.into_iter().zip(1..).skip(plan.offset).take(plan.limit);
-        add(&mut out, numbered.map(|(mut row, n)| {
-            row.extend(plan.number.then_some(Value::Int(n)));
-            (row, 1)
-        }));
+        add(
+            &mut out,
+            numbered.map(|(mut row, n)| {
+                row.extend(plan.number.then_some(Value::Int(n)));
+                (row, 1)
+            }),
+        );
     }
     out
 }
@@ -63,9 +66,9 @@ fn reference(plan: &TopNPlan, input: &Bag) -> Bag {
 fn rows() -> impl Strategy<Value = Row> + Clone {
     let key = prop_oneof![1 => Just(None), 5 => (0..3i64).prop_map(Some)];
     let value = prop_oneof![1 => Just(None), 5 => (-3..4i64).prop_map(Some)];
-    const TEXTS: [&str; 5] =
-        ["", "a", "b", "a text longer than sixteen bytes 1", "a text longer than sixteen bytes 2"];
-    let text = prop_oneof![1 => Just(Value::Null), 5 => prop::sample::select(&TEXTS[..]).prop_map(|t| Value::Text(t.into()))];
+    const TEXTS: [&str; 5] = ["", "a", "b", "a text longer than sixteen bytes 1", "a text longer than sixteen bytes 2"];
+    let text =
+        prop_oneof![1 => Just(Value::Null), 5 => prop::sample::select(&TEXTS[..]).prop_map(|t| Value::Text(t.into()))];
     (key, value, text).prop_map(|(k, v, s)| vec![int(k), int(v), s])
 }
 

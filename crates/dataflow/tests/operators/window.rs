@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::history::{Bag, Epoch, Row, TIME, Value, add, check, histories, int, step};
 use arrow::array::{ArrayRef, AsArray, TimestampMillisecondArray, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMillisecondType};
-use crate::history::{Bag, Epoch, Row, TIME, Value, add, check, histories, int, step};
 use proptest::prelude::*;
 use tidemill_dataflow::{Operator, StepCx, Window};
 use tidemill_delta::{Delta, NO_WATERMARK, batch};
@@ -25,11 +25,14 @@ fn reference(plan: &WindowPlan, input: &Bag) -> Bag {
         let Value::Int(time) = row[0] else { continue };
         let windows = (-200..200i64).map(|i| plan.origin + i * plan.slide);
         let windows = windows.filter(|start| *start <= time && time < start + plan.size);
-        add(&mut out, windows.map(|start| {
-            let mut row: Row = row.clone();
-            row.extend([Value::Int(start), Value::Int(start + plan.size)]);
-            (row, *n)
-        }));
+        add(
+            &mut out,
+            windows.map(|start| {
+                let mut row: Row = row.clone();
+                row.extend([Value::Int(start), Value::Int(start + plan.size)]);
+                (row, *n)
+            }),
+        );
     }
     out
 }
