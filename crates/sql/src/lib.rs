@@ -10,6 +10,8 @@ mod error_map;
 mod functions;
 mod given;
 mod lower;
+mod names;
+mod pg_catalog;
 mod planner;
 mod provider;
 mod scalar;

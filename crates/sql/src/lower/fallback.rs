@@ -1,0 +1,132 @@
+//! Whatever has no incremental rule: DataFusion recomputes it over its whole inputs.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, DFSchemaRef, Result};
+use datafusion::logical_expr::{Extension, LogicalPlan, Unnest};
+use tidemill_plan::{Edge, NodeId, Op, RecomputePlan, Route};
+
+use super::rel::{Rel, column_as, node_schema};
+use super::Lower;
+use crate::Notice;
+use crate::given::{BatchQuery, GivenNode};
+use crate::scalar::storage_type;
+
+impl Lower<'_> {
+    /// A plan node by recomputation.
+    pub(super) fn fallback(&mut self, plan: &LogicalPlan) -> Result<Rel> {
+        if matches!(plan, LogicalPlan::RecursiveQuery(_)) {
+            return self.recompute_scans(plan);
+        }
+        let children: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+        let mut inputs = Vec::new();
+        for child in &children {
+            let rel = self.lower(child)?;
+            let names: Vec<_> = child.schema().fields().iter().map(|f| f.name().clone()).collect();
+            let exprs = rel.exprs.clone();
+            let node = self.node_of(rel, exprs, &names)?;
+            inputs.push((node, Vec::new()));
+        }
+        if let (LogicalPlan::Unnest(unnest), [input]) = (plan, inputs.as_mut_slice()) {
+            input.1 = row_keys(unnest);
+        }
+        let node = self.recompute(plan, inputs, &label(plan), None)?;
+        self.rel_as(node, plan.schema())
+    }
+
+    /// Recomputes a plan node whose children are `inputs` (with at least their columns), each given
+    /// with the columns that partition it. `names` replaces the output's column names.
+    pub(super) fn recompute(
+        &mut self,
+        plan: &LogicalPlan,
+        inputs: Vec<(NodeId, Vec<usize>)>,
+        label: &str,
+        names: Option<&[String]>,
+    ) -> Result<NodeId> {
+        let schemas: Vec<DFSchemaRef> = plan.inputs().iter().map(|child| child.schema().clone()).collect();
+        let leaves: Vec<_> = schemas.iter().enumerate().map(|(index, schema)| given(index, schema)).collect();
+        let over_given = match leaves.is_empty() {
+            true => plan.clone(),
+            false => plan.with_new_exprs(plan.expressions(), leaves)?,
+        };
+        self.recompute_node(&over_given, &schemas, inputs, label, names)
+    }
+
+    fn recompute_node(
+        &mut self,
+        plan: &LogicalPlan,
+        schemas: &[DFSchemaRef],
+        inputs: Vec<(NodeId, Vec<usize>)>,
+        label: &str,
+        names: Option<&[String]>,
+    ) -> Result<NodeId> {
+        let fields = plan.schema().fields().iter().enumerate();
+        let name = |i: usize, own: &'_ str| names.and_then(|n| n.get(i)).map_or(own.to_string(), String::clone);
+        let fields: Vec<_> =
+            fields.map(|(i, f)| (name(i, f.name()), storage_type(f.data_type()))).collect();
+        let out = node_schema(fields.iter().map(|(n, t)| (n.as_str(), t.clone())))?;
+        let schemas = schemas.iter().map(|s| s.inner().clone()).collect();
+        let query = BatchQuery::new(self.session(), plan, schemas, out.clone())?;
+        let whole = inputs.iter().any(|(_, keys)| keys.is_empty());
+        let keys = inputs.iter().map(|(_, keys)| if whole { Vec::new() } else { keys.clone() }).collect();
+        let edges = inputs.iter().map(|(from, keys)| {
+            let route = if whole { Route::Gather } else { Route::Hash(keys.clone()) };
+            Edge { from: *from, route }
+        });
+        let edges = edges.collect();
+        let op = Op::Recompute(RecomputePlan { keys, query: Arc::new(query), label: label.to_string() });
+        Ok(self.push(op, edges, out, false, Vec::new()))
+    }
+
+    /// Recomputes a plan as a whole over the relations it scans.
+    fn recompute_scans(&mut self, plan: &LogicalPlan) -> Result<Rel> {
+        let (mut inputs, mut schemas) = (Vec::new(), Vec::new());
+        let over_given = plan.clone().transform_up(|plan| match &plan {
+            LogicalPlan::TableScan(scan) if scan.source.is::<crate::provider::RelationSource>() => {
+                let rel = self.scan(scan)?;
+                let names: Vec<_> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+                let exprs = rel.exprs.clone();
+                inputs.push((self.node_of(rel, exprs, &names)?, Vec::new()));
+                schemas.push(plan.schema().clone());
+                Ok(Transformed::yes(given(schemas.len() - 1, plan.schema())))
+            }
+            _ => Ok(Transformed::no(plan)),
+        })?;
+        let node = self.recompute_node(&over_given.data, &schemas, inputs, &label(plan), None)?;
+        self.rel_as(node, plan.schema())
+    }
+
+    /// A node's columns with the types that a plan says they have.
+    pub(super) fn rel_as(&self, node: NodeId, schema: &DFSchema) -> Result<Rel> {
+        let mut rel = self.rel_of(node)?;
+        let fields = schema.fields().iter().enumerate();
+        rel.exprs = fields.map(|(i, f)| column_as(&rel.columns, i, f.data_type())).collect();
+        Ok(rel)
+    }
+
+    /// Says that something is slow here.
+    pub(super) fn slow(&mut self, what: &str, hint: &str) {
+        self.notices.push(Notice { message: format!("{what} is recomputed"), hint: Some(hint.into()) });
+    }
+}
+
+fn given(index: usize, schema: &DFSchemaRef) -> LogicalPlan {
+    LogicalPlan::Extension(Extension { node: Arc::new(GivenNode { index, schema: schema.clone() }) })
+}
+
+/// `UNNEST` works row by row, so any columns may partition its input: those that are easy to compare.
+fn row_keys(unnest: &Unnest) -> Vec<usize> {
+    let fields = unnest.input.schema().fields().iter().enumerate();
+    let plain = fields.filter(|(_, f)| !f.data_type().is_nested());
+    plain.map(|(i, _)| i).collect()
+}
+
+/// A plan node in a few words.
+fn label(plan: &LogicalPlan) -> String {
+    let text = plan.display().to_string();
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}

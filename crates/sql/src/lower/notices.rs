@@ -1,0 +1,61 @@
+//! What the user should know about a view: state that grows without bound, recomputation.
+
+use tidemill_plan::{Node, Op};
+
+use super::Lower;
+use crate::Notice;
+
+impl Lower<'_> {
+    /// The notices collected on the way, and one for each node that keeps state for ever.
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
+        let mut notices = std::mem::take(&mut self.notices);
+        notices.extend(self.nodes.iter().filter_map(|node| self.notice(node)));
+        notices.dedup();
+        notices
+    }
+
+    fn notice(&self, node: &Node) -> Option<Notice> {
+        let notice = |message: String, hint: &str| Some(Notice { message, hint: Some(hint.to_string()) });
+        let input = |i: usize| &self.nodes[node.inputs[i].from].schema;
+        let names = |schema: &arrow::datatypes::Schema, columns: &[usize]| {
+            columns.iter().map(|c| schema.field(*c).name().as_str()).collect::<Vec<_>>().join(", ")
+        };
+        match &node.op {
+            Op::Aggregate(a) if a.closes.is_none() && !a.keys.is_empty() => notice(
+                format!("the groups by ({}) are kept for ever", names(input(0), &a.keys)),
+                "Group by a window too (TUMBLE or HOP over a source with a WATERMARK) to drop old groups.",
+            ),
+            Op::Session(s) if s.closes.is_none() => notice(
+                format!("the sessions by ({}) are kept for ever", names(input(0), &s.keys)),
+                "Declare a WATERMARK for the time column to drop old sessions.",
+            ),
+            Op::Join(j) => {
+                let open = match (&j.evict[0], &j.evict[1]) {
+                    (Some(_), Some(_)) => return None,
+                    (None, Some(_)) => "the left rows",
+                    (Some(_), None) => "the right rows",
+                    (None, None) => "the rows of both sides",
+                };
+                let (left, right) = (names(input(0), &j.left_keys), names(input(1), &j.right_keys));
+                notice(
+                    format!("{open} of the join on ({left}) = ({right}) are kept for ever"),
+                    "Bound the time between both sides in the join condition, \
+                     for example b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour'.",
+                )
+            }
+            Op::TopN(t) if t.closes.is_none() && !t.partition.is_empty() => notice(
+                format!("the first rows per ({}) are kept for ever", names(input(0), &t.partition)),
+                "Partition by a window too to drop old partitions.",
+            ),
+            Op::TopN(t) if !t.append_only && t.closes.is_none() => notice(
+                "all rows below ORDER BY ... LIMIT are kept: rows may be taken back".into(),
+                "Over append-only inputs only the first rows are kept.",
+            ),
+            Op::Recompute(r) => notice(
+                format!("{} has no incremental rule: it keeps all of its input and recomputes what changes", r.label),
+                "EXPLAIN shows the view's operators and their state.",
+            ),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `UNION ALL`. (`UNION` is it below a `DISTINCT`.)
+
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::{Expr, ExprSchemable, Union};
+use tidemill_plan::{Bound, Edge, NodeId, Op, Route};
+
+use super::Lower;
+use super::rel::{Rel, node_schema};
+use crate::scalar::storage_type;
+
+impl Lower<'_> {
+    /// All rows of all inputs.
+    pub(super) fn union(&mut self, union: &Union) -> Result<Rel> {
+        let inputs = union.inputs.iter().map(|input| self.lower(input)).collect::<Result<Vec<_>>>()?;
+        self.union_of(inputs, &union.schema)
+    }
+
+    /// All rows of all inputs, cast to the columns of `schema`.
+    pub(super) fn union_of(&mut self, inputs: Vec<Rel>, schema: &DFSchema) -> Result<Rel> {
+        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let mut nodes = Vec::new();
+        for rel in inputs {
+            let exprs = rel.exprs.iter().zip(schema.fields());
+            let exprs = exprs.map(|(expr, field)| {
+                let wanted = storage_type(field.data_type());
+                let own = storage_type(&expr.get_type(&rel.columns)?);
+                if own == wanted { Ok(expr.clone()) } else { expr.clone().cast_to(&wanted, &rel.columns) }
+            });
+            let exprs: Vec<Expr> = exprs.collect::<Result<_>>()?;
+            nodes.push(self.node_of(rel, exprs, &names)?);
+        }
+        let fields = schema.fields().iter().map(|f| (f.name().as_str(), storage_type(f.data_type())));
+        let out = node_schema(fields)?;
+        let append_only = nodes.iter().all(|n| self.nodes[*n].append_only);
+        let bounds = self.shared_bounds(&nodes);
+        let edges = nodes.into_iter().map(|from| Edge { from, route: Route::Local }).collect();
+        let node = self.push(Op::Union, edges, out, append_only, bounds);
+        self.rel_as(node, schema)
+    }
+
+    /// The bounds that all nodes have, the later offset each.
+    fn shared_bounds(&self, nodes: &[NodeId]) -> Vec<Bound> {
+        let Some((first, others)) = nodes.split_first() else { return Vec::new() };
+        let shared = |bound: &Bound| {
+            others.iter().try_fold(*bound, |bound, node| {
+                let other = self.nodes[*node].bounds.iter().find(|b| b.column == bound.column)?;
+                Some(Bound { offset: bound.offset.max(other.offset), ..bound })
+            })
+        };
+        self.nodes[*first].bounds.iter().filter_map(shared).collect()
+    }
+}

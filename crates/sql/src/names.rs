@@ -1,0 +1,70 @@
+//! The names of a query's columns, as PostgreSQL gives them.
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+
+/// The names of a plan's columns for the user: `count`, not `count(*)`. The plan is fresh from the
+/// SQL planner, not optimised.
+pub(crate) fn result_names(plan: &LogicalPlan) -> Vec<String> {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().map(|expr| name_of(expr, &projection.input)).collect()
+        }
+        LogicalPlan::Distinct(Distinct::On(distinct)) => {
+            distinct.select_expr.iter().map(|expr| name_of(expr, &distinct.input)).collect()
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) => result_names(input),
+        LogicalPlan::Sort(sort) => result_names(&sort.input),
+        LogicalPlan::Limit(limit) => result_names(&limit.input),
+        LogicalPlan::Union(union) => match union.inputs.first() {
+            Some(first) => result_names(first),
+            None => Vec::new(),
+        },
+        other => other.schema().fields().iter().map(|f| f.name().clone()).collect(),
+    }
+}
+
+fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
+    match expr {
+        Expr::Alias(alias) if alias.name == "count(*)" => "count".into(),
+        Expr::Alias(alias) => alias.name.clone(),
+        Expr::Column(column) => match computed(below, &column.name) {
+            Some(expr) => name_of(&expr, below),
+            None => column.name.clone(),
+        },
+        Expr::Cast(cast) => match name_of(&cast.expr, below) {
+            unknown if unknown == UNKNOWN => cast.field.data_type().to_string().to_lowercase(),
+            name => name,
+        },
+        Expr::AggregateFunction(call) => call.func.name().to_string(),
+        Expr::WindowFunction(call) => call.fun.name().to_string(),
+        Expr::ScalarFunction(call) if call.func.name() == "get_field" => match call.args.last() {
+            Some(Expr::Literal(ScalarValue::Utf8(Some(field)), _)) => field.clone(),
+            _ => UNKNOWN.into(),
+        },
+        Expr::ScalarFunction(call) => call.func.name().to_string(),
+        Expr::Case(_) => "case".into(),
+        Expr::Exists(_) => "exists".into(),
+        _ => UNKNOWN.into(),
+    }
+}
+
+/// What PostgreSQL calls a column that has no name.
+const UNKNOWN: &str = "?column?";
+
+/// The aggregate or window function that DataFusion has planned below under a name of its own.
+fn computed(plan: &LogicalPlan, name: &str) -> Option<Expr> {
+    let found = |exprs: &[Expr]| exprs.iter().find(|e| e.schema_name().to_string() == name).cloned();
+    let known = |expr: &Expr| !matches!(expr, Expr::Column(_)) && !is_named(expr);
+    match plan {
+        LogicalPlan::Aggregate(a) => found(&a.aggr_expr).or_else(|| found(&a.group_expr)).filter(known),
+        LogicalPlan::Window(w) => found(&w.window_expr).filter(known).or_else(|| computed(&w.input, name)),
+        LogicalPlan::Filter(f) => computed(&f.input, name),
+        LogicalPlan::Sort(s) => computed(&s.input, name),
+        _ => None,
+    }
+}
+
+fn is_named(expr: &Expr) -> bool {
+    matches!(expr, Expr::Alias(alias) if alias.name != "count(*)")
+}
