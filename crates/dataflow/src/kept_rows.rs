@@ -2,7 +2,7 @@
 //!
 //! A row's number stays until it is released, wherever its values are moved: `slots` says where they
 //! are. Batches are appended as they come, without copying; a batch of which more than half is gone is
-//! copied to what is left of it, and small batches are merged like a binary counter, so that each
+//! copied to what is left of it, and small batches are merged once a number of them has piled up, so that each
 //! row is copied a logarithmic number of times and no single step moves everything.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
@@ -13,6 +13,9 @@ use tidemill_delta::batch;
 
 /// Batches with fewer rows are merged with their neighbours.
 const SMALL: usize = 8192;
+
+/// How many small batches may pile up.
+const PILE: usize = 16;
 
 /// Where a released number points.
 const NOWHERE: (u32, u32) = (u32::MAX, 0);
@@ -160,12 +163,10 @@ impl KeptRows {
         self.small.retain(|number| !moving.contains(number));
         let live = |number: u32| self.chunks[number as usize].as_ref().map_or(0, |chunk| chunk.live);
         let mut gathered: usize = moving.iter().map(|number| live(*number)).sum();
-        if gathered == 0
-            && let [.., before, last] = self.small[..]
-            && live(before) <= 2 * live(last)
+        if self.small.len() > PILE
+            && let Some(last) = self.small.pop()
         {
-            gathered = live(last);
-            self.small.pop();
+            gathered += live(last).max(1);
             moving.push(last);
         }
         while gathered > 0

@@ -95,6 +95,18 @@ impl OrderedRows {
         self.pieces[piece..].iter().flatten().skip(skip)
     }
 
+    /// The last entry whose prefix is less than `prefix`, and the first one whose prefix is not.
+    pub(crate) fn around(&self, prefix: u128) -> (Option<&Entry>, Option<&Entry>) {
+        let piece = self.pieces.partition_point(|p| p[p.len() - 1].prefix < prefix);
+        let Some(entries) = self.pieces.get(piece) else { return (self.last(), None) };
+        let at = entries.partition_point(|e| e.prefix < prefix);
+        let before = match at.checked_sub(1) {
+            Some(before) => entries.get(before),
+            None => piece.checked_sub(1).and_then(|previous| self.pieces[previous].last()),
+        };
+        (before, entries.get(at))
+    }
+
     /// The entry that comes last.
     pub(crate) fn last(&self) -> Option<&Entry> {
         self.pieces.last().and_then(|piece| piece.last())

@@ -145,7 +145,10 @@ impl History {
         let (low, high) = (changed[0].time, changed[changed.len() - 1].time);
         let from = old.first().map_or(low, |s| low.min(s.first));
         let to = old.last().map_or(high, |s| high.max(s.last));
-        let pieces = self.pieces(rows, from, to);
+        let pieces = match self.may_split(rows, changed, from, to) {
+            true => self.pieces(rows, from, to),
+            false => ends(rows, from, to).into_iter().collect(),
+        };
         if let ([before], &[(first, last)]) = (old, &pieces[..])
             && last >= before.last
         {
@@ -160,6 +163,19 @@ impl History {
             let inside = rows.iter_from(time_prefix(first)).take_while(|e| time_of_prefix(e.prefix) <= last);
             out.extend(session, inside.map(|e| (e.row, e.weight)));
         }
+    }
+
+    /// Whether some row that went leaves a gap between two that are still there. A stretch was one chain of rows
+    /// at most the gap apart before rows went, so that it is one session unless this is so.
+    fn may_split(&self, rows: &OrderedRows, changed: &[Changed], from: i64, to: i64) -> bool {
+        let gone = changed.iter().filter(|c| c.weight < 0);
+        gone.map(|c| rows.around(time_prefix(c.time))).any(|neighbours| match neighbours {
+            (Some(before), Some(after)) => {
+                let (before, after) = (time_of_prefix(before.prefix), time_of_prefix(after.prefix));
+                before >= from && after <= to && after - before > self.gap
+            }
+            _ => false,
+        })
     }
 
     /// The first and last times of the sessions that the rows between two times make.
@@ -177,6 +193,13 @@ impl History {
         }
         pieces
     }
+}
+
+/// The first and last times of the rows between two times.
+fn ends(rows: &OrderedRows, from: i64, to: i64) -> Option<(i64, i64)> {
+    let first = time_of_prefix(rows.around(time_prefix(from)).1?.prefix);
+    let last = time_of_prefix(rows.around((time_prefix(to) | AFTER_TIME) + 1).0?.prefix);
+    (first <= to && last >= from).then_some((first, last))
 }
 
 impl Rewriting {
