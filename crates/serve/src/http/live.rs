@@ -41,6 +41,9 @@ const COLLECT_ROWS: usize = 50_000;
 /// The most views watched by one page.
 const VIEW_LIMIT: usize = 32;
 
+/// At most one snapshot in this time of a view that changes faster than changes can be sent.
+const SNAPSHOT_PACE: Duration = Duration::from_secs(1);
+
 /// After a failure, how long until the view is looked for again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -119,19 +122,30 @@ struct Watcher {
 
 impl Watcher {
     async fn event(&mut self) -> Bytes {
-        tokio::time::sleep_until(self.next_turn).await;
-        let event = match self.collect().await {
-            Ok(change) => row_event(&self.wanted, &change),
-            Err(error) => Err(error),
-        };
-        self.next_turn = Instant::now() + PACE;
-        event.unwrap_or_else(|error| {
-            // Either the view is gone, or this reader was too slow for it: both begin anew.
-            self.subscription = None;
-            self.next_turn = Instant::now() + RETRY;
-            let data = serde_json::json!({ "view": self.wanted.view, "error": to_json(&error) });
-            format!("event: lost\ndata: {data}\n\n").into()
-        })
+        loop {
+            tokio::time::sleep_until(self.next_turn).await;
+            let change = self.collect().await.and_then(Collected::merge);
+            self.next_turn = Instant::now() + PACE;
+            match change {
+                Ok(change) if must_begin_anew(&change) => {
+                    self.subscription = None;
+                    self.next_turn = Instant::now() + SNAPSHOT_PACE;
+                }
+                Ok(change) => match row_event(&self.wanted, &change) {
+                    Ok(event) => return event,
+                    Err(error) => return self.lost(&error),
+                },
+                Err(error) => return self.lost(&error),
+            }
+        }
+    }
+
+    /// Either the view is gone, or this reader was too slow for it: both begin anew.
+    fn lost(&mut self, error: &SqlError) -> Bytes {
+        self.subscription = None;
+        self.next_turn = Instant::now() + RETRY;
+        let data = serde_json::json!({ "view": self.wanted.view, "error": to_json(error) });
+        format!("event: lost\ndata: {data}\n\n").into()
     }
 
     /// Waits for a change and adds those that follow at once.
@@ -177,21 +191,32 @@ impl Collected {
         self.rows += change.delta.len();
         self.deltas.push(change.delta);
     }
+
+    /// The sum of the changes.
+    fn merge(self) -> Result<Change, SqlError> {
+        let delta = match &self.deltas[..] {
+            [one] => one.clone(),
+            many => {
+                let schema = many[0].rows.schema();
+                tidemill_delta::consolidate(&schema, many).map_err(|e| SqlError::internal(e.to_string()))?
+            }
+        };
+        Ok(Change { epoch: self.epoch, delta, snapshot: self.snapshot })
+    }
 }
 
-fn row_event(wanted: &Wanted, collected: &Collected) -> Result<Bytes, SqlError> {
-    let delta = match &collected.deltas[..] {
-        [one] => one.clone(),
-        many => {
-            let schema = many[0].rows.schema();
-            tidemill_delta::consolidate(&schema, many).map_err(|e| SqlError::internal(e.to_string()))?
-        }
-    };
-    let sent = top_rows(&delta, wanted.order.as_deref())?;
+/// Of many changes only some can be sent, but a row taken back must not stay on the page: then a
+/// new snapshot says less and is right.
+fn must_begin_anew(change: &Change) -> bool {
+    !change.snapshot && change.delta.len() > ROW_LIMIT && change.delta.has_retractions()
+}
+
+fn row_event(wanted: &Wanted, change: &Change) -> Result<Bytes, SqlError> {
+    let sent = top_rows(&change.delta, wanted.order.as_deref())?;
     let mut out = String::with_capacity(128 + sent.len() * 96);
     out.push_str("event: rows\ndata: {\"view\":");
     json_string(&wanted.view, &mut out);
-    let Collected { epoch, snapshot, .. } = collected;
+    let Change { epoch, snapshot, delta } = change;
     out.push_str(&format!(",\"epoch\":{epoch},\"snapshot\":{snapshot},\"total\":{},", delta.len()));
     frames::write_rows(&sent, &mut out);
     out.push_str("}\n\n");
@@ -241,17 +266,26 @@ mod tests {
         let mut collected =
             Collected::from(Change { epoch: 4, delta: delta(vec![1, 2], vec![-1, 1]), snapshot: false });
         collected.add(Change { epoch: 5, delta: delta(vec![2, 3], vec![-1, 1]), snapshot: false });
-        let event = row_event(&wanted(None), &collected).expect("event");
+        let event = row_event(&wanted(None), &collected.merge().expect("merged")).expect("event");
         let expected = "event: rows\ndata: {\"view\":\"v\",\"epoch\":5,\"snapshot\":false,\"total\":2,\
                         \"rows\":[{\"a\":1},{\"a\":3}],\"diffs\":[-1,1]}\n\n";
         assert_eq!(std::str::from_utf8(&event).expect("UTF-8"), expected);
     }
 
     #[test]
+    fn rows_taken_back_are_never_left_out() {
+        let n = ROW_LIMIT as i64 + 1;
+        let many = |diff| Change { epoch: 1, delta: delta((0..n).collect(), vec![diff; n as usize]), snapshot: false };
+        assert!(must_begin_anew(&many(-1)));
+        assert!(!must_begin_anew(&many(1)));
+        assert!(!must_begin_anew(&Change { snapshot: true, ..many(-1) }));
+    }
+
+    #[test]
     fn large_snapshots_are_cut_and_say_how_large_they_are() {
         let n = ROW_LIMIT as i64 + 10;
         let change = Change { epoch: 1, delta: delta((0..n).collect(), vec![1; n as usize]), snapshot: true };
-        let event = row_event(&wanted(Some("a")), &Collected::from(change)).expect("event");
+        let event = row_event(&wanted(Some("a")), &change).expect("event");
         let text = std::str::from_utf8(&event).expect("UTF-8");
         assert!(text.contains(&format!("{{\"a\":{}}}", n - 1)) && !text.contains("{\"a\":0}"));
         assert!(text.contains(&format!("\"total\":{n},")));

@@ -330,7 +330,7 @@ export function sparkline(canvas, points) {
   const g = canvas.getContext('2d');
   g.scale(ratio, ratio);
   const most = Math.max(...points, 1);
-  const px = (i) => width - 2 - ((points.length - 1 - i) * (width - 4)) / 59;
+  const px = (i) => 2 + (i * (width - 4)) / 59;
   const py = (v) => height - 2 - (v / most) * (height - 5);
   g.beginPath();
   points.forEach((v, i) => (i ? g.lineTo(px(i), py(v)) : g.moveTo(px(i), py(v))));
@@ -339,7 +339,7 @@ export function sparkline(canvas, points) {
   g.lineJoin = 'round';
   g.stroke();
   if (!points.length) return;
-  g.lineTo(width - 2, height);
+  g.lineTo(px(points.length - 1), height);
   g.lineTo(px(0), height);
   g.globalAlpha = 0.15;
   g.fillStyle = color('--accent');

@@ -4,10 +4,10 @@ import { Chart, sparkline } from './chart.js';
 import { bytes, compact, count, h, lag, millis, quoteName, setText } from './format.js';
 import { SqlBox, render as renderAnswer } from './sql.js';
 import { Store, fullName, runSql } from './store.js';
-import { LiveTable, defaultSort, plainTable } from './table.js';
+import { LiveTable, defaultSort } from './table.js';
 
 /** How many views the first page shows as cards. */
-const CARDS = 6;
+const CARDS = 12;
 
 /** How often a relation without live changes is asked for again. */
 const POLL = 2000;
@@ -283,7 +283,9 @@ class Detail {
     if (relation && ['materialized view', 'table'].includes(relation.kind)) this.beginLive(relation);
     else if (relation?.kind === 'source') this.content.replaceChildren(h('p', { class: 'muted', text: 'A source is not stored: its rows flow into the views that read it.' }));
     else this.beginPolling();
-    if (relation?.sql) this.code.replaceChildren(h('details', { open: relation.kind === 'source' }, h('summary', { text: 'Definition' }), h('pre', { class: 'code', text: relation.sql })));
+    const parts = relation?.sql ? [h('details', { open: relation.kind === 'source' }, h('summary', { text: 'Definition' }), h('pre', { class: 'code', text: relation.sql }))] : [];
+    if (relation?.kind === 'materialized view') parts.push(dataflow(this.name));
+    this.code.replaceChildren(...parts);
   }
 
   beginLive(relation) {
@@ -337,20 +339,41 @@ class Detail {
       const answer = await runSql(sql).catch((e) => ({ results: [], error: { message: e.message } }));
       if (screen !== this) return;
       this.trouble.replaceChildren(...(answer.error ? [h('p', { class: 'problem', text: answer.error.message })] : []));
-      const [result] = answer.results;
-      if (result?.columns) {
-        const note = result.rows.length ? `${count(result.rows.length)} of ${count(result.row_count)} rows` : 'no rows, which is good news for a side table';
-        this.content.replaceChildren(h('div', { class: 'panel rows' }, plainTable(result.columns, result.rows), h('div', { class: 'foot', text: note })));
-      }
+      if (answer.results[0]?.columns) this.takePolled(answer.results[0]);
     };
     this.timer = setInterval(ask, POLL);
     ask();
   }
 
+  /** Keeps the table between two answers, so that it stays scrolled where it was. */
+  takePolled({ columns, rows, row_count: total }) {
+    if (!this.polled) {
+      this.polled = new LiveTable({ columns });
+      this.foot = h('div', { class: 'foot' });
+      this.content.replaceChildren(h('div', { class: 'panel rows' }, this.polled.element, this.foot));
+    }
+    this.polled.update(rows.map((row) => Object.fromEntries(row.map((value, i) => [columns[i].name, value]))));
+    setText(this.foot, this.polled.note(total, false));
+  }
+
   close() {
     clearInterval(this.timer);
     this.table = null;
+    this.polled = null;
   }
+}
+
+/** How a view is computed; asked for when it is opened. */
+function dataflow(name) {
+  const text = h('pre', { class: 'code', text: '…' });
+  const details = h('details', {}, h('summary', { text: 'Dataflow' }), text);
+  details.addEventListener('toggle', async () => {
+    if (!details.open) return;
+    const sql = `EXPLAIN MATERIALIZED VIEW ${name.split('.').map(quoteName).join('.')}`;
+    const answer = await runSql(sql).catch((e) => ({ results: [], error: { message: e.message } }));
+    setText(text, answer.error?.message ?? (answer.results[0]?.rows ?? []).map((row) => row.join('  ')).join('\n'));
+  });
+  return details;
 }
 
 function facts(relation, name) {

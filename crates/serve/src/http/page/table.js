@@ -27,6 +27,7 @@ export class LiveTable {
     this.limit = limit;
     this.sort = defaultSort(columns);
     this.shown = new Map();
+    this.ids = new WeakMap();
     this.first = true;
     this.body = h('tbody');
     this.heads = columns.map((c) => this.head(c));
@@ -81,7 +82,12 @@ export class LiveTable {
   }
 
   id(row) {
-    return JSON.stringify(this.identity.map((name) => row[name]));
+    let id = this.ids.get(row);
+    if (id === undefined) {
+      id = JSON.stringify(this.identity.map((name) => row[name]));
+      this.ids.set(row, id);
+    }
+    return id;
   }
 
   unique(row) {
