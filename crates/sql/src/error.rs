@@ -50,6 +50,14 @@ pub mod state {
     pub const QUERY_CANCELED: &str = "57014";
     /// The limit of something is reached.
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    /// A text is no date, time or interval.
+    pub const INVALID_DATETIME_FORMAT: &str = "22007";
+    /// A definition that cannot be.
+    pub const INVALID_OBJECT_DEFINITION: &str = "42P17";
+    /// A query needs too much memory.
+    pub const OUT_OF_MEMORY: &str = "53200";
+    /// No such type or other object.
+    pub const UNDEFINED_OBJECT: &str = "42704";
     /// The statement nests too deeply.
     pub const STATEMENT_TOO_COMPLEX: &str = "54001";
     /// A table's definition contradicts itself.

@@ -4,7 +4,12 @@
 //! ([`Planner::plan_view`]), and runs queries over a [`Snapshot`] of the relations
 //! ([`Planner::query`], and the sources of `INSERT`, `UPDATE` and `DELETE`).
 
+mod assign;
+mod batch;
 mod catalog;
+mod complete;
+mod describe;
+mod dml;
 mod error;
 mod error_map;
 mod functions;
@@ -12,15 +17,21 @@ mod given;
 mod lower;
 mod names;
 mod pg_catalog;
+mod params;
 mod planner;
 mod provider;
+mod relation;
 mod scalar;
 mod session;
+mod sql_type;
 mod statement;
+mod syntax;
+mod to_char;
 mod window;
 mod window_exec;
 
 pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapshot};
+pub use describe::{explain_schema, show_schema};
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{

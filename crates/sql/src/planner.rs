@@ -8,7 +8,7 @@ use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
 use tidemill_plan::{Dataflow, RelationId};
 
-use crate::lower;
+use crate::{batch, complete, describe, dml, lower, relation};
 use crate::session::session;
 use crate::{Catalog, CreateRelation, Notice, Relation, Snapshot, SqlError, StatementKind};
 
@@ -104,8 +104,8 @@ impl Planner {
     }
 
     /// Resolves a `CREATE TABLE` or `CREATE SOURCE`: types, defaults, generated columns, watermark.
-    pub fn create_relation(&self, _id: RelationId, _create: &CreateRelation, _text: &str) -> Result<Relation, SqlError> {
-        Err(SqlError::internal("planning"))
+    pub fn create_relation(&self, id: RelationId, create: &CreateRelation, text: &str) -> Result<Relation, SqlError> {
+        relation::create_relation(self, id, create, text)
     }
 
     /// Plans a view's query as a dataflow. `columns` renames the output columns unless it is empty.
@@ -120,45 +120,45 @@ impl Planner {
     }
 
     /// The columns of a plain view's query, which is checked on the way.
-    pub fn check_query(&self, _catalog: &dyn Catalog, _query: &ast::Query) -> Result<SchemaRef, SqlError> {
-        Err(SqlError::internal("planning"))
+    pub fn check_query(&self, catalog: &dyn Catalog, query: &ast::Query) -> Result<SchemaRef, SqlError> {
+        batch::result_schema(self, self.logical_plan(catalog, query)?)
     }
 
     /// What a statement takes and gives, without running it. `types` are the parameter types that the client named.
     pub fn describe(
         &self,
-        _catalog: &dyn Catalog,
-        _statement: &StatementKind,
-        _types: &[Option<DataType>],
+        catalog: &dyn Catalog,
+        statement: &StatementKind,
+        types: &[Option<DataType>],
     ) -> Result<Description, SqlError> {
-        Err(SqlError::internal("planning"))
+        describe::describe(self, catalog, statement, types)
     }
 
     /// Runs a query over a snapshot.
     pub async fn query(
         &self,
-        _catalog: Arc<dyn Catalog>,
-        _snapshot: Arc<dyn Snapshot>,
-        _query: &ast::Query,
-        _params: &[Param],
+        catalog: Arc<dyn Catalog>,
+        snapshot: Arc<dyn Snapshot>,
+        query: &ast::Query,
+        params: &[Param],
     ) -> Result<QueryRows, SqlError> {
-        Err(SqlError::internal("planning"))
+        batch::query(self, catalog, snapshot, query, params).await
     }
 
     /// What an `INSERT`, `UPDATE` or `DELETE` does, over a snapshot.
     pub async fn dml(
         &self,
-        _catalog: Arc<dyn Catalog>,
-        _snapshot: Arc<dyn Snapshot>,
-        _statement: &StatementKind,
-        _params: &[Param],
+        catalog: Arc<dyn Catalog>,
+        snapshot: Arc<dyn Snapshot>,
+        statement: &StatementKind,
+        params: &[Param],
     ) -> Result<DmlRows, SqlError> {
-        Err(SqlError::internal("planning"))
+        dml::dml(self, catalog, snapshot, statement, params).await
     }
 
     /// Fills a partial batch (some columns of a table) up to the table's schema with defaults and
     /// generated columns.
-    pub fn complete_rows(&self, _table: &Relation, _rows: RecordBatch) -> Result<RecordBatch, SqlError> {
-        Err(SqlError::internal("planning"))
+    pub fn complete_rows(&self, table: &Relation, rows: RecordBatch) -> Result<RecordBatch, SqlError> {
+        complete::complete_rows(self, table, &rows)
     }
 }

@@ -21,7 +21,7 @@ use crate::{SqlError, state};
 use reader::Reader;
 
 pub use split::{Piece, split};
-pub(crate) use query::query_of;
+pub(crate) use query::{expression_of, query_of};
 pub(crate) use reader::fold;
 
 /// One statement of a script.
@@ -310,7 +310,8 @@ fn parse_statement(text: &str) -> Result<StatementKind, SqlError> {
     let emit = create::take_emit(&mut tokens, place)?;
     create::fence_sink_query(&mut tokens);
     query::table_as_select(&mut tokens);
-    let mut reader = Reader::new(text, tokens);
+    let dialect = dialect::TidemillDialect::for_tokens(tokens.len());
+    let mut reader = Reader::new(&dialect, text, tokens);
     statement(&mut reader, emit)
 }
 

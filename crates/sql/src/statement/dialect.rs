@@ -1,6 +1,7 @@
 //! PostgreSQL's dialect with what the streaming statements need on top.
 
 use std::any::TypeId;
+use std::cell::Cell;
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
@@ -11,8 +12,28 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 const PG: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// Tidemill's SQL: PostgreSQL, plus `FOR SYSTEM_TIME AS OF` and `TABLE t` as an argument.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TidemillDialect;
+///
+/// sqlparser tries several readings of some texts, one inside the other, which can take exponential
+/// time; so the dialect, which is asked at each expression, also counts how much was tried.
+#[derive(Debug)]
+pub struct TidemillDialect {
+    /// How many expressions may still be begun.
+    budget: Cell<usize>,
+}
+
+impl TidemillDialect {
+    /// A dialect for one text with so many tokens.
+    pub fn for_tokens(count: usize) -> Self {
+        TidemillDialect { budget: Cell::new(10_000 + count.saturating_mul(8)) }
+    }
+
+    /// Counts an expression; false when there were too many.
+    fn spend(&self) -> bool {
+        let left = self.budget.get();
+        self.budget.set(left.saturating_sub(1));
+        left > 0
+    }
+}
 
 /// Methods that answer what PostgreSQL's dialect answers.
 macro_rules! as_postgres {
@@ -31,7 +52,19 @@ impl Dialect for TidemillDialect {
 
     /// `TABLE t` as an argument of a window function, which stands for `t`.
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        if !self.spend() {
+            // The one error that no attempt swallows.
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
         let Token::Word(word) = &parser.peek_token_ref().token else { return None };
+        // `PARTITION BY k` as an argument of SESSION stands for its column.
+        if word.keyword == Keyword::PARTITION
+            && matches!(&parser.peek_nth_token_ref(1).token, Token::Word(next) if next.keyword == Keyword::BY)
+        {
+            parser.next_token();
+            parser.next_token();
+            return Some(parser.parse_expr());
+        }
         if word.keyword != Keyword::TABLE || !matches!(parser.peek_nth_token_ref(1).token, Token::Word(_)) {
             return None;
         }
@@ -101,7 +134,6 @@ impl Dialect for TidemillDialect {
         supports_comment_on
         supports_load_extension
         supports_named_fn_args_with_colon_operator
-        supports_named_fn_args_with_expr_name
         supports_empty_projections
         supports_nested_comments
         supports_string_escape_constant

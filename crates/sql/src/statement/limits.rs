@@ -11,8 +11,11 @@ use crate::{SqlError, state};
 
 /// The longest statement, in bytes.
 const MAX_STATEMENT: usize = 1 << 20;
-/// How many operators may follow one another at one level of nesting.
+/// How many operators may follow one another, counting those around an open parenthesis.
 const MAX_CHAIN: usize = 1_000;
+/// How many `UNION`s, `INTERSECT`s and `EXCEPT`s a statement may have. sqlparser's copying of each
+/// takes some 12 KiB of stack.
+const MAX_SET_OPERATIONS: usize = 64;
 /// How many parentheses and brackets may be open at once. Beyond about 20, sqlparser, which tries
 /// several readings of a parenthesis, takes exponential time on some texts.
 const MAX_OPEN: usize = 64;
@@ -55,25 +58,34 @@ impl Chain {
 pub(super) fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), (SqlError, &TokenWithSpan)> {
     let mut open: Vec<Chain> = Vec::new();
     let mut chain = Chain::default();
+    let (mut outer, mut set_operations) = (0, 0);
     for token in tokens {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 // `a[1][2]...` and `f()()...` are chains as well.
                 chain.operator();
+                outer += chain.depth();
                 open.push(std::mem::take(&mut chain));
             }
-            Token::RParen | Token::RBracket | Token::RBrace => chain = open.pop().unwrap_or_default(),
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                chain = open.pop().unwrap_or_default();
+                outer = outer.saturating_sub(chain.depth());
+            }
             Token::Comma => chain = Chain::default(),
             Token::Word(word) => match word.keyword {
                 Keyword::AND | Keyword::OR => chain.logical(),
                 Keyword::WHEN | Keyword::THEN | Keyword::ELSE => chain.current = 0,
+                Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => set_operations += 1,
                 Keyword::NoKeyword | Keyword::AS => {}
                 _ => chain.operator(),
             },
             Token::Number(..) | Token::SingleQuotedString(_) | Token::Period | Token::Placeholder(_) => {}
             _ => chain.operator(),
         }
-        if chain.depth() > MAX_CHAIN {
+        if set_operations > MAX_SET_OPERATIONS {
+            return Err((too_complex("has too many set operations", MAX_SET_OPERATIONS), token));
+        }
+        if outer + chain.depth() > MAX_CHAIN {
             return Err((too_complex("chains too many operators", MAX_CHAIN), token));
         }
         if open.len() > MAX_OPEN {

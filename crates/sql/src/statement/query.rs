@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::create::{Emit, create};
+use super::dialect::TidemillDialect;
 use super::reader::{Reader, is_word, tokens};
 use super::{StatementKind, SubscribeTo};
 use crate::SqlError;
@@ -49,7 +50,9 @@ fn kind_of(mut query: Box<ast::Query>, position: usize) -> Result<StatementKind,
 
 /// The query in a text of our own making.
 pub(crate) fn query_of(text: &str) -> Result<StatementKind, SqlError> {
-    let mut reader = Reader::new(text, tokens(text)?);
+    let tokens = tokens(text)?;
+    let dialect = TidemillDialect::for_tokens(tokens.len());
+    let mut reader = Reader::new(&dialect, text, tokens);
     query(&mut reader, None)
 }
 
@@ -111,4 +114,14 @@ pub(super) fn explain(reader: &mut Reader<'_>, emit: Option<Emit>) -> Result<Sta
         StatementKind::CreateRelation(_) => Err(SqlError::not_supported("EXPLAIN of CREATE TABLE is not supported")),
         kind => Ok(StatementKind::Explain(Box::new(kind))),
     }
+}
+
+/// The expression in a text of our own making.
+pub(crate) fn expression_of(text: &str) -> Result<ast::Expr, SqlError> {
+    let tokens = tokens(text)?;
+    let dialect = TidemillDialect::for_tokens(tokens.len());
+    let mut reader = Reader::new(&dialect, text, tokens);
+    let expression = reader.expression()?;
+    reader.expect_end()?;
+    Ok(expression)
 }

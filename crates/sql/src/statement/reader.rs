@@ -11,12 +11,10 @@ use crate::{SqlError, state};
 /// How deep expressions and queries may nest.
 const MAX_NESTING: usize = 50;
 
-static DIALECT: TidemillDialect = TidemillDialect;
-
 /// The tokens of a statement; white space and comments are left out.
 pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
     let mut tokens =
-        Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|error| bad_token(text, &error))?;
+        Tokenizer::new(&TidemillDialect::for_tokens(0), text).tokenize_with_location().map_err(|error| bad_token(text, &error))?;
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
     Ok(tokens)
 }
@@ -29,8 +27,9 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, tokens: Vec<TokenWithSpan>) -> Self {
-        let parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens);
+    /// `dialect` has to be fresh.
+    pub(super) fn new(dialect: &'a TidemillDialect, text: &'a str, tokens: Vec<TokenWithSpan>) -> Self {
+        let parser = Parser::new(dialect).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens);
         Reader { parser, text }
     }
 

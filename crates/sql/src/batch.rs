@@ -1,0 +1,208 @@
+//! Queries over a snapshot, run once by DataFusion.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DataFusionError, Result as DfResult};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::{TableType, provider_as_source};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+
+use crate::assign::text_format;
+use crate::error_map::{arrow_error, sql_error};
+use crate::names::result_names;
+use crate::pg_catalog::with_system_tables;
+use crate::provider::{RelationSource, external};
+use crate::sql_type::output_type;
+use crate::{Catalog, Param, Planner, QueryRows, Relation, RelationKind, Snapshot, SqlError, params, state};
+
+/// What all queries that run at one time may hold in memory, in bytes.
+const MEMORY_LIMIT: usize = 1 << 30;
+
+/// See [`Planner::query`].
+pub(crate) async fn query(
+    planner: &Planner,
+    catalog: Arc<dyn Catalog>,
+    snapshot: Arc<dyn Snapshot>,
+    query: &ast::Query,
+    values: &[Param],
+) -> Result<QueryRows, SqlError> {
+    let query = params::substitute(planner, catalog.as_ref(), query, values)?;
+    let plan = planner.logical_plan(catalog.as_ref(), &query)?;
+    run(planner, with_system_tables(catalog, snapshot), plan).await
+}
+
+/// Runs a plan that is fresh from the SQL planner.
+pub(crate) async fn run(
+    planner: &Planner,
+    snapshot: Arc<dyn Snapshot>,
+    plan: LogicalPlan,
+) -> Result<QueryRows, SqlError> {
+    let names = result_names(&plan);
+    let state = session_now(planner);
+    let plan = over_snapshot(plan, &snapshot).map_err(sql_error)?;
+    let physical = state.create_physical_plan(&plan).await.map_err(sql_error)?;
+    let schema = output_schema(&physical.schema(), &names);
+    let batches = collect(&state, physical, &schema).await?;
+    Ok(QueryRows { schema, batches })
+}
+
+/// The planner's session with the time of this statement.
+fn session_now(planner: &Planner) -> SessionState {
+    let mut state = planner.session().as_ref().clone();
+    state.mark_start_execution();
+    state
+}
+
+/// The columns of a query's answer as the user sees them, from a plan without parameters.
+pub(crate) fn result_schema(planner: &Planner, plan: LogicalPlan) -> Result<SchemaRef, SqlError> {
+    let names = result_names(&plan);
+    let state = planner.session();
+    let options = state.config().options();
+    let analyzed = state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(sql_error)?;
+    Ok(output_schema(analyzed.schema().as_arrow(), &names))
+}
+
+fn output_schema(schema: &Schema, names: &[String]) -> SchemaRef {
+    let field = |(i, field): (usize, &Arc<Field>)| {
+        let name = names.get(i).unwrap_or(field.name());
+        field.as_ref().clone().with_name(name).with_data_type(output_type(field.data_type())).with_nullable(true)
+    };
+    Arc::new(Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>()))
+}
+
+async fn collect(
+    state: &SessionState,
+    plan: Arc<dyn ExecutionPlan>,
+    schema: &SchemaRef,
+) -> Result<Vec<RecordBatch>, SqlError> {
+    let runtime = runtime()?;
+    // Freed when the query has ended or was dropped; what the caller then keeps is no longer counted.
+    let reservation = MemoryConsumer::new("result").register(&runtime.memory_pool);
+    let context = Arc::new(TaskContext::from(state).with_runtime(runtime));
+    let mut stream = execute_stream(plan, context).map_err(run_error)?;
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.next().await {
+        let batch = conform(&batch.map_err(run_error)?, schema)?;
+        reservation.try_grow(batch.get_array_memory_size()).map_err(run_error)?;
+        if batch.num_rows() > 0 {
+            batches.push(batch);
+        }
+    }
+    Ok(batches)
+}
+
+/// An error at run time; that of the memory limit says what to do.
+fn run_error(error: DataFusionError) -> SqlError {
+    let exhausted = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
+    let error = sql_error(error);
+    if !exhausted {
+        return error;
+    }
+    SqlError::new(state::OUT_OF_MEMORY, "the query needs more memory than is allowed")
+        .detail(format!("all queries together may use {} MiB", MEMORY_LIMIT >> 20))
+        .hint("Add a filter or a LIMIT, or create a materialized view.")
+}
+
+/// One memory limit for all queries of the process.
+fn runtime() -> Result<Arc<RuntimeEnv>, SqlError> {
+    static RUNTIME: LazyLock<Result<Arc<RuntimeEnv>, SqlError>> = LazyLock::new(|| {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(MEMORY_LIMIT));
+        RuntimeEnvBuilder::new()
+            .with_memory_pool(pool)
+            // Files that DataFusion wrote by itself would go around the one door to the disk.
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()
+            .map_err(sql_error)
+    });
+    RUNTIME.clone()
+}
+
+/// The batch with the names and types of another schema.
+fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, SqlError> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| plain(column, field)).collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|error| arrow_error(&error))
+}
+
+fn plain(column: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError> {
+    if column.data_type() == field.data_type() {
+        return Ok(column.clone());
+    }
+    let options = CastOptions { safe: false, format_options: text_format() };
+    cast_with_options(column, field.data_type(), &options).map_err(|error| arrow_error(&error))
+}
+
+/// Makes a plan's scans read a snapshot.
+fn over_snapshot(plan: LogicalPlan, snapshot: &Arc<dyn Snapshot>) -> DfResult<LogicalPlan> {
+    let over = |plan: LogicalPlan| {
+        let LogicalPlan::TableScan(scan) = &plan else { return Ok(Transformed::no(plan)) };
+        let Some(source) = scan.source.downcast_ref::<RelationSource>() else { return Ok(Transformed::no(plan)) };
+        let relation = source.relation.clone();
+        refuse_source(&relation).map_err(external)?;
+        let rows = SnapshotRows { relation, snapshot: snapshot.clone() };
+        let source = provider_as_source(Arc::new(rows));
+        Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan.clone() })))
+    };
+    plan.transform_down_with_subqueries(over).map(|transformed| transformed.data)
+}
+
+fn refuse_source(relation: &Relation) -> Result<(), SqlError> {
+    if relation.kind != RelationKind::Source {
+        return Ok(());
+    }
+    let name = &relation.name;
+    let message = format!("\"{name}\" is a source; its rows are not stored, so a query cannot read them");
+    Err(SqlError::new(state::WRONG_OBJECT_TYPE, message)
+        .hint(format!("Create a materialized view over it: CREATE MATERIALIZED VIEW v AS SELECT ... FROM {name}.")))
+}
+
+/// A relation's rows in a snapshot, fetched when they are scanned.
+struct SnapshotRows {
+    relation: Arc<Relation>,
+    snapshot: Arc<dyn Snapshot>,
+}
+
+impl fmt::Debug for SnapshotRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SnapshotRows({} at {})", self.relation.name, self.snapshot.epoch())
+    }
+}
+
+#[async_trait]
+impl TableProvider for SnapshotRows {
+    fn schema(&self) -> SchemaRef {
+        self.relation.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let schema = self.schema();
+        let rows = self.snapshot.rows(&self.relation).map_err(external)?;
+        let rows = rows.iter().map(|rows| conform(rows, &schema)).collect::<Result<Vec<_>, _>>().map_err(external)?;
+        Ok(MemorySourceConfig::try_new_exec(&[rows], schema, projection.cloned())?)
+    }
+}
