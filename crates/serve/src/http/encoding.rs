@@ -21,6 +21,11 @@ pub(crate) enum Encoding {
 impl Encoding {
     /// The form that the header names, or else the one that the body looks like.
     pub(crate) fn of(headers: &HeaderMap, body: &[u8]) -> Result<Encoding, ApiError> {
+        if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|c| c.as_bytes() != b"identity") {
+            let message = format!("cannot read a body with Content-Encoding {coding:?}");
+            let error = SqlError::not_supported(message).hint("send the body as it is");
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+        }
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Encoding::sniff(body)) };
         let value = value.to_str().unwrap_or("").to_ascii_lowercase();
         match value.split(';').next().unwrap_or("").trim() {
@@ -86,6 +91,8 @@ mod tests {
         assert_eq!(of(Some("application/json"), b"{}").expect("known"), Encoding::Ndjson);
         let error = of(Some("application/xml"), b"<a/>").expect_err("unknown");
         assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let packed = HeaderMap::from_iter([(header::CONTENT_ENCODING, "gzip".parse().expect("header"))]);
+        assert!(Encoding::of(&packed, b"\x1f\x8b").is_err());
     }
 
     #[test]

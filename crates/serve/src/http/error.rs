@@ -1,7 +1,7 @@
 //! Errors as JSON with an HTTP status.
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -48,6 +48,12 @@ impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         let error = SqlError::new(state::INVALID_PARAMETER_VALUE, rejection.body_text());
         ApiError::new(StatusCode::BAD_REQUEST, error)
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        ApiError::malformed(rejection.body_text())
     }
 }
 

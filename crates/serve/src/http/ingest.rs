@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -59,11 +59,11 @@ struct Refused {
 /// Takes rows in.
 pub(crate) async fn ingest(
     State(app): State<App>,
-    Path(table): Path<String>,
+    table: Result<Path<String>, PathRejection>,
     options: Result<Query<Options>, QueryRejection>,
     request: Request,
 ) -> Result<Json<Answer>, ApiError> {
-    let Query(options) = options?;
+    let (Query(options), Path(table)) = (options?, table?);
     let wait = wait_published(&options)?;
     let table = target(&app, &table)?;
     let (head, body) = request.into_parts();

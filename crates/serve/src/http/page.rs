@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidemill_engine::{SqlError, state};
@@ -50,12 +51,13 @@ pub(crate) async fn index(headers: HeaderMap) -> Response {
 }
 
 /// A file that the page loads.
-pub(crate) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+pub(crate) async fn file(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let Path(name) = name?;
     match FILES.iter().find(|f| f.name == name) {
-        Some(file) => answer(file, &headers),
+        Some(file) => Ok(answer(file, &headers)),
         None => {
             let error = SqlError::new(state::UNDEFINED_TABLE, format!("the page has no file {name:?}"));
-            ApiError::new(StatusCode::NOT_FOUND, error).into_response()
+            Err(ApiError::new(StatusCode::NOT_FOUND, error))
         }
     }
 }

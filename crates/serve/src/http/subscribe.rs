@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -45,11 +45,11 @@ pub(crate) struct Options {
 /// Opens a subscription.
 pub(crate) async fn subscribe(
     State(app): State<App>,
-    Path(view): Path<String>,
+    view: Result<Path<String>, PathRejection>,
     options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Query(options) = options?;
+    let (Query(options), Path(view)) = (options?, view?);
     let from = starting_point(&options, &headers)?;
     let feed = Feed::open(&app.engine, &view, from).await?;
     Ok(event_stream(feed.into_stream()))

@@ -92,6 +92,7 @@ async fn requests_that_make_no_sense_get_an_error_as_json() {
         (server.get("/v1/ingest/orders").await, 405, "0A000"),
         (server.request("POST", "/v1/subscribe/totals", &[], b"").await, 405, "0A000"),
         (server.get("/v1/nonsense").await, 404, "42P01"),
+        (server.get("/v1/subscribe/%ff").await, 400, "22P02"),
         (server.get("/v1/subscribe/nothing").await, 404, "42P01"),
         (server.get("/v1/subscribe/totals?after=x").await, 400, "22023"),
         (server.request("POST", "/v1/sql", &[("Origin", "http://evil.example")], b"SELECT 1").await, 403, "28000"),

@@ -62,7 +62,7 @@ export const isNaming = (name) => /(^|_)(id|key|code|no|number|rank|position|yea
 
 /** A timestamp without the digits that say nothing. */
 export function time(text) {
-  return String(text).replace('T', ' ').replace(/\.?0*Z?$/, (tail) => (tail.includes('.') ? '' : tail.replace('Z', '')));
+  return String(text).replace('T', ' ').replace(/Z$/, '').replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '');
 }
 
 /** A number as people read it: few digits after the point, thousands apart. */
