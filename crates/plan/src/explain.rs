@@ -91,7 +91,10 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
             format!("First {limit}{skip} by ({}) per {}", order.join(", "), names(dataflow, input(0), partition))
         }
         Op::Union => "Union all".into(),
-        Op::Recompute(recompute) => format!("Recompute {} per {}", recompute.label, names(dataflow, input(0), &recompute.keys[0])),
+        Op::Recompute(recompute) => match recompute.keys.first().filter(|keys| !keys.is_empty()) {
+            Some(keys) => format!("Recompute {} per {}", recompute.label, names(dataflow, input(0), keys)),
+            None => format!("Recompute {}", recompute.label),
+        },
         Op::CloseGate(gate) => format!("Hold until {} is final", names(dataflow, input(0), &[gate.closes.column])),
     }
 }

@@ -10,9 +10,12 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary_expr,
 };
 
+use crate::to_char::ToChar;
+
 /// Adds them to a session.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(ScalarUDF::new_from_impl(Modulo::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::new_from_impl(ToChar::new())))?;
     Ok(())
 }
 
@@ -42,12 +45,10 @@ impl ScalarUDFImpl for Modulo {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let rows = args.number_rows;
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [left, right] = arrays.as_slice() else {
             return Err(DataFusionError::Plan("mod takes two numbers".into()));
         };
-        debug_assert_eq!(left.len(), if arrays.is_empty() { rows } else { left.len() });
         Ok(ColumnarValue::Array(arrow::compute::kernels::numeric::rem(left, right)?))
     }
 
