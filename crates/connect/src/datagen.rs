@@ -2,8 +2,8 @@
 //!
 //! ```sql
 //! CREATE SOURCE clicks (id BIGINT, page VARCHAR, ms DOUBLE PRECISION)
-//! WITH (connector = 'datagen', rows = 1000, "fields.id.kind" = 'sequence',
-//!       "fields.page.values" = 'home,shop,help', "fields.ms.min" = 0, "fields.ms.max" = 250);
+//! WITH (connector = 'datagen', rows = 1000, fields.id.kind = 'sequence',
+//!       fields.page.values = 'home,shop,help', fields.ms.min = 0, fields.ms.max = 250);
 //! ```
 //!
 //! A value depends only on the seed, the column and the row's number. So the same options always

@@ -10,6 +10,8 @@ use crate::{Position, Read, Reader, SourceBatch, SourceError};
 const ROWS: usize = 1 << 16;
 /// How long a reader sleeps before it looks at the gate again.
 const NAP: Duration = Duration::from_micros(100);
+/// After how many naps it says that it has nothing: seldom, as it is then left alone for longer.
+const NAPS: usize = 500;
 
 /// Holds preloaded rows back until a stopwatch runs.
 #[derive(Default)]
@@ -33,6 +35,17 @@ impl Gate {
     /// How many readers have everything in memory.
     pub fn ready(&self) -> usize {
         self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Waits a while for the gate to be open.
+    fn wait(&self) -> bool {
+        for _ in 0..NAPS {
+            if !self.closed.load(Ordering::SeqCst) {
+                return true;
+            }
+            std::thread::sleep(NAP);
+        }
+        false
     }
 
     /// Lets the readers go on.
@@ -71,8 +84,7 @@ impl PreloadedReader {
 
 impl Reader for PreloadedReader {
     fn read(&mut self, max_rows: usize) -> Result<Read, SourceError> {
-        if gate().closed.load(Ordering::SeqCst) {
-            std::thread::sleep(NAP);
+        if !gate().wait() {
             return Ok(Read::Idle);
         }
         let Some(batch) = self.batches.get(self.next) else { return Ok(Read::End) };

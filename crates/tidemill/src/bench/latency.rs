@@ -122,7 +122,7 @@ async fn measure(arguments: &Arguments, address: SocketAddr) -> Result<Vec<Measu
 struct Probe {
     post: Http,
     events: Events,
-    mark: u64,
+    mark: i64,
 }
 
 impl Probe {
@@ -137,7 +137,8 @@ impl Probe {
         let mut micros = Vec::new();
         for _ in 0..probes {
             self.mark += 1;
-            let row = row(0, self.mark);
+            // Every probe opens or changes another window.
+            let row = row(0, self.mark, self.mark.unsigned_abs());
             let wanted = [format!("\"mark\":{},", self.mark), format!("\"mark\":{}}}", self.mark)];
             let start = Instant::now();
             let post = self.post.post("/v1/ingest/readings", "application/x-ndjson", &row);
@@ -163,9 +164,9 @@ async fn seen(events: &mut Events, wanted: &[String]) -> Result<Instant, Failure
     }
 }
 
-/// A row; marks go through the seconds of a few minutes, so that windows change all the time.
-fn row(sensor: u64, mark: u64) -> String {
-    let (minute, second) = (mark / 60 % 60, mark % 60);
+/// A row of some second of an hour.
+fn row(sensor: u64, mark: i64, second: u64) -> String {
+    let (minute, second) = (second / 60 % 60, second % 60);
     format!("{{\"sensor\":{sensor},\"mark\":{mark},\"at\":\"2024-01-01 00:{minute:02}:{second:02}\"}}\n")
 }
 
@@ -179,7 +180,7 @@ async fn background(address: SocketAddr, rate: u64, sent: Arc<AtomicU64>) -> Res
         ticks.tick().await;
         let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
         let done = sent.load(Ordering::Relaxed);
-        let rows: String = (done..due).map(|n| row(1 + n % SENSORS, n).replace("\"mark\":", "\"mark\":-1")).collect();
+        let rows: String = (done..due).map(|n| row(1 + n % SENSORS, -(n as i64) - 1, n / rate)).collect();
         if !rows.is_empty() {
             http.post("/v1/ingest/readings", "application/x-ndjson", &rows).await?;
             sent.store(due, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! `tidemill bench nexmark`: every query in a process of its own, and a table of what they took.
 
+use std::io::IsTerminal;
 use std::process::{Command, ExitCode, Stdio};
 
 use serde_json::Value;
@@ -37,7 +38,9 @@ pub fn nexmark(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let queries = queries::named(&arguments.queries).map_err(Failure)?;
     let (mut said, mut failures) = (Vec::new(), 0);
     for query in &queries {
-        eprint!("{:<4}\r", query.name);
+        if std::io::stderr().is_terminal() {
+            eprint!("{:<4}\r", query.name);
+        }
         match child(query, &arguments.settings) {
             Ok(value) => {
                 failures += usize::from(value["right"] == false);
@@ -52,7 +55,7 @@ pub fn nexmark(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
     }
-    if !arguments.json {
+    if !arguments.json && !said.is_empty() {
         print(&if arguments.settings.check { check_table(&said) } else { speed_table(&said) });
     }
     if failures > 0 {

@@ -93,9 +93,10 @@ impl Settings {
             Input::File => {
                 let data = self.data.clone().unwrap_or_default();
                 let path = |name: &str| data.join(name).display().to_string().replace('\'', "''");
+                let (events, side) = (path("events/part-*.json"), path("side_input.csv"));
                 (
-                    format!("WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE JSON", path("events/part-*.json")),
-                    format!("WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE CSV", path("side_input.csv")),
+                    format!("WITH (connector = 'file', path = '{events}', format = 'json')"),
+                    format!("WITH (connector = 'file', path = '{side}', format = 'csv', header = 'false')"),
                 )
             }
             _ => (
