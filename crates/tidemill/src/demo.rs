@@ -5,6 +5,7 @@ mod speed;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +13,7 @@ use tidemill_engine::{Config, Engine, EngineStatus, parse};
 use tidemill_env::Env;
 use tidemill_serve::{Doors, ServeOptions};
 
+use crate::{Failure, runtime};
 use replay::{Replay, load};
 use speed::Speed;
 
@@ -52,6 +54,12 @@ pub struct DemoArgs {
     /// Worker threads.
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+}
+
+/// Runs the demo to its end.
+pub fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
+    runtime()?.block_on(demo(arguments)).map_err(|e| Failure(format!("error: {e}")))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Starts an engine and its doors, creates the pipeline, replays the flights, and goes on serving
@@ -95,10 +103,7 @@ pub async fn demo(args: DemoArgs) -> Result<(), String> {
 }
 
 /// Binds the ports, says where they are, and serves beside the replay.
-async fn open_doors(
-    args: &DemoArgs,
-    engine: &Engine,
-) -> Result<tokio::task::JoinHandle<std::io::Result<()>>, String> {
+async fn open_doors(args: &DemoArgs, engine: &Engine) -> Result<tokio::task::JoinHandle<std::io::Result<()>>, String> {
     let options = ServeOptions { pg: Some(args.pg), http: Some(args.http) };
     let doors = Doors::bind(&options)
         .await

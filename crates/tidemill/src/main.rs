@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod client;
+mod demo;
 mod output;
 mod progress;
 mod report;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::Arguments),
     /// Measure.
     Bench(bench::Arguments),
+    /// Replay a year of real flights, live.
+    Demo(demo::DemoArgs),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Sql(arguments) => client::client(arguments),
         Command::Check(arguments) => check::check(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
     };
     match done {
         Ok(code) => code,

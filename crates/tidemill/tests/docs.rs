@@ -98,7 +98,9 @@ async fn check_page(path: &Path, workers: usize, wrong: &mut Vec<String>) -> usi
             }
             "result" => match &answer {
                 Some(answer) if *answer == block.text => {}
-                Some(answer) => wrong.push(format!("{place}: the page says\n{}but the answer is\n{answer}", block.text)),
+                Some(answer) => {
+                    wrong.push(format!("{place}: the page says\n{}but the answer is\n{answer}", block.text))
+                }
                 None => wrong.push(format!("{place}: there is no answer to compare with")),
             },
             _ => {}
