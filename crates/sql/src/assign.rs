@@ -141,6 +141,15 @@ fn invalid(target: &DataType, text: &str) -> SqlError {
         let message = format!("value \"{text}\" is out of range for type {}", type_name(target));
         return SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, message);
     }
+    if let DataType::Decimal128(precision, scale) = target
+        && text.trim().parse::<f64>().is_ok_and(f64::is_finite)
+    {
+        let detail = format!(
+            "A field with precision {precision}, scale {scale} must round to an absolute value less than 10^{}.",
+            i16::from(*precision) - i16::from(*scale)
+        );
+        return SqlError::new(state::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow").detail(detail);
+    }
     let (code, name) = match target {
         DataType::Timestamp(..) | DataType::Date32 | DataType::Time64(_) | DataType::Interval(_) => {
             (state::INVALID_DATETIME_FORMAT, type_name(target))

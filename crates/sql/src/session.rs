@@ -32,6 +32,8 @@ fn config() -> SessionConfig {
     // Views into shared buffers would pin what they were cut from once they are in state.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
+    // Makes now() a timestamp with time zone, as in PostgreSQL.
+    options.execution.time_zone = Some("UTC".to_owned());
     // As joins, scalar subqueries have an incremental rule.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     config

@@ -74,6 +74,15 @@ pub(super) fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), (SqlError, &To
             Token::Comma => chain = Chain::default(),
             Token::Word(word) => match word.keyword {
                 Keyword::AND | Keyword::OR => chain.logical(),
+                Keyword::CASE => {
+                    chain.operator();
+                    outer += chain.depth();
+                    open.push(std::mem::take(&mut chain));
+                }
+                Keyword::END => {
+                    chain = open.pop().unwrap_or_default();
+                    outer = outer.saturating_sub(chain.depth());
+                }
                 Keyword::WHEN | Keyword::THEN | Keyword::ELSE => chain.current = 0,
                 Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => set_operations += 1,
                 Keyword::NoKeyword | Keyword::AS => {}
