@@ -101,6 +101,7 @@ impl TopN {
         let partitions = self.intern(&delta)?;
         let prefixes = self.order.prefixes(&delta.rows)?;
         let weights = delta.diff.as_ref();
+        assert!(!self.append_only || !delta.has_retractions(), "a row was taken back from an append-only input");
         let rows = self.rows.append(delta.rows);
         for (i, (prefix, row)) in prefixes.into_iter().zip(rows).enumerate() {
             let weight = weights.map_or(1, |w| w.value(i));
@@ -146,18 +147,19 @@ impl TopN {
     fn add(&mut self, id: u32, entry: Entry) {
         let partition = &mut self.partitions[id as usize];
         let with = Comparison { order: &self.order, rows: &self.rows };
-        if self.append_only {
-            assert!(entry.weight > 0, "a row was taken back from an append-only input");
-            let full = partition.rows.total() >= self.places.end;
-            let beyond = |last: &Entry| with.compare(last, &entry).is_lt();
-            if full && partition.rows.last().is_none_or(beyond) {
-                return self.epoch.dead.push(entry.row);
-            }
+        let full = self.append_only && partition.rows.total() >= self.places.end;
+        if full && partition.rows.last().is_none_or(|last| with.compare(last, &entry).is_lt()) {
+            return self.epoch.dead.push(entry.row);
         }
         self.epoch.touch(id, partition, &self.places);
+        if full {
+            // First the room, then the row: a top 1 never holds two rows and so stays in place.
+            forget_last(&mut partition.rows, self.places.end - entry.weight, &mut self.epoch.dead);
+        }
         partition.rows.add(entry, with, &mut self.epoch.dead);
         if self.append_only {
-            forget_beyond(&mut partition.rows, self.places.end, &mut self.epoch.dead);
+            // A row of multiplicity n may push out several others.
+            while forget_last(&mut partition.rows, self.places.end, &mut self.epoch.dead) {}
         }
     }
 
@@ -232,15 +234,12 @@ impl EpochWork {
     }
 }
 
-/// Drops entries that no row can bring back to the places asked for.
+/// Drops the last entry if the others take all places up to `end`; whether it did.
 #[inline]
-fn forget_beyond(rows: &mut OrderedRows, end: i64, dead: &mut Vec<u32>) {
-    while let Some(last) = rows.last()
-        && rows.total() - last.weight >= end
-    {
-        dead.push(last.row);
-        rows.pop();
-    }
+fn forget_last(rows: &mut OrderedRows, end: i64, dead: &mut Vec<u32>) -> bool {
+    let needless = rows.last().filter(|last| rows.total() - last.weight >= end).map(|last| last.row);
+    dead.extend(needless);
+    needless.is_some() && rows.pop().is_some()
 }
 
 fn number_type(plan: &TopNPlan, output: &SchemaRef) -> Result<Option<DataType>, OperatorError> {
