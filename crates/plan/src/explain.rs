@@ -68,7 +68,11 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
         Op::Aggregate(AggregatePlan { keys, calls, on_close, .. }) => {
             let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
             let when = if *on_close { " on window close" } else { "" };
-            format!("Aggregate{when} {} by {}", calls.join(", "), names(dataflow, input(0), keys))
+            match (calls.is_empty(), keys.is_empty()) {
+                (true, _) => format!("Distinct{when} {}", names(dataflow, input(0), keys)),
+                (false, true) => format!("Aggregate{when} {}", calls.join(", ")),
+                (false, false) => format!("Aggregate{when} {} by {}", calls.join(", "), names(dataflow, input(0), keys)),
+            }
         }
         Op::Session(SessionPlan { keys, gap, calls, .. }) => {
             let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
@@ -77,7 +81,10 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
         Op::Join(JoinPlan { kind, left_keys, right_keys, filter, .. }) => {
             let (left, right) = (names(dataflow, input(0), left_keys), names(dataflow, input(1), right_keys));
             let residual = filter.as_ref().map_or(String::new(), |f| format!(" where {f}"));
-            format!("{kind:?} join on {left} = {right}{residual}")
+            match left_keys.is_empty() {
+                true => format!("{kind:?} join of all pairs{residual}"),
+                false => format!("{kind:?} join on {left} = {right}{residual}"),
+            }
         }
         Op::TopN(TopNPlan { partition, order, offset, limit, .. }) => {
             let order: Vec<_> = order
@@ -88,7 +95,8 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
                 })
                 .collect();
             let skip = if *offset > 0 { format!(" after {offset}") } else { String::new() };
-            format!("First {limit}{skip} by ({}) per {}", order.join(", "), names(dataflow, input(0), partition))
+            let per = if partition.is_empty() { String::new() } else { format!(" per {}", names(dataflow, input(0), partition)) };
+            format!("First {limit}{skip} by ({}){per}", order.join(", "))
         }
         Op::Union => "Union all".into(),
         Op::Recompute(recompute) => match recompute.keys.first().filter(|keys| !keys.is_empty()) {

@@ -14,6 +14,7 @@ mod error;
 mod error_map;
 mod functions;
 mod given;
+mod label;
 mod lower;
 mod names;
 mod pg_catalog;
@@ -30,8 +31,10 @@ mod to_char;
 mod window;
 mod window_exec;
 
+pub use datafusion::sql::sqlparser::ast::Query;
+
 pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapshot};
-pub use describe::{explain_schema, show_schema};
+pub use describe::{explain_schema, show_schema, type_name};
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{

@@ -14,6 +14,7 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidemill_plan::{Scalar, ScalarError};
 
 use crate::error_map::sql_error;
+use crate::label::label;
 
 /// A physical expression of DataFusion.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl BatchScalar {
         let data_type = storage_type(&expr.get_type(schema)?);
         let physical =
             create_physical_expr(expr, schema, session.execution_props(), &PhysicalPlanningContext::default())?;
-        Ok(Arc::new(BatchScalar { expr: physical, data_type, label: expr.human_display().to_string() }))
+        Ok(Arc::new(BatchScalar { expr: physical, data_type, label: label(expr) }))
     }
 
     fn value(&self, rows: &RecordBatch) -> Result<ArrayRef> {

@@ -11,6 +11,7 @@ use tidemill_plan::{AggregateCall, AggregateFunction, AggregatePlan, Bound, Edge
 use super::rel::{Base, Rel, column_as, node_schema, unalias};
 use super::{Lower, internal};
 use crate::given::{BatchQuery, GivenNode};
+use crate::label::label;
 use crate::scalar::storage_type;
 
 /// Columns that an operator's input must have.
@@ -217,7 +218,7 @@ pub(super) fn plan_call(
     let Expr::AggregateFunction(call) = unalias(expr.clone()) else {
         return Err(internal(format!("{expr} is no aggregate")));
     };
-    let label = expr.human_display().to_string();
+    let text = label(expr);
     let mut place = |expr: &Expr, cast_to: Option<&DataType>| -> Result<usize> {
         let mut resolved = rel.resolve(schema, expr)?;
         if let Some(wanted) = cast_to
@@ -225,14 +226,14 @@ pub(super) fn plan_call(
         {
             resolved = resolved.cast_to(wanted, &rel.columns)?;
         }
-        Ok(columns.place(resolved, |e| e.human_display().to_string()))
+        Ok(columns.place(resolved, label))
     };
     let args: Vec<_> = call.params.args.iter().filter(|arg| !is_constant(arg)).collect();
     let args = args.into_iter().map(|arg| place(arg, None)).collect::<Result<Vec<_>>>()?;
     let filter = call.params.filter.as_deref().map(|f| place(f, Some(&DataType::Boolean))).transpose()?;
     let order = call.params.order_by.iter();
     let order = order.map(|sort| Ok((place(&sort.expr, None)?, sort.clone()))).collect::<Result<Vec<_>>>()?;
-    Ok(PlannedCall { call, args, filter, order, data_type: data_type.clone(), label })
+    Ok(PlannedCall { call, args, filter, order, data_type: data_type.clone(), label: text })
 }
 
 /// The incremental function for a call, if there is one for its types.

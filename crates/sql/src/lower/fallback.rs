@@ -10,6 +10,7 @@ use tidemill_plan::{Edge, NodeId, Op, RecomputePlan, Route};
 use super::rel::{Rel, column_as, node_schema};
 use super::Lower;
 use crate::Notice;
+use crate::label::tidy;
 use crate::given::{BatchQuery, GivenNode};
 use crate::scalar::storage_type;
 
@@ -124,7 +125,7 @@ fn row_keys(unnest: &Unnest) -> Vec<usize> {
 
 /// A plan node in a few words.
 fn label(plan: &LogicalPlan) -> String {
-    let text = plan.display().to_string();
+    let text = tidy(&plan.display().to_string());
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,

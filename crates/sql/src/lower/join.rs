@@ -11,6 +11,7 @@ use super::aggregate::Columns;
 use super::join_bounds::{Sides, constraints};
 use super::rel::{Base, Rel, column_as, node_schema, unique_columns};
 use super::{Lower, conjunction};
+use crate::label::label;
 use crate::scalar::BatchScalar;
 
 /// A join of which it is not known yet which columns are wanted.
@@ -115,7 +116,7 @@ impl Lower<'_> {
         let mut keys = Vec::new();
         for key in on {
             let key = rel.resolve(schema, key)?;
-            keys.push(columns.place(key, |e| e.human_display().to_string()));
+            keys.push(columns.place(key, label));
         }
         let (node, moved) = self.node_with(rel, columns.exprs, &columns.names)?;
         let at = |places: Vec<usize>| places.into_iter().map(|p| moved[p]).collect();

@@ -8,6 +8,7 @@ use tidemill_plan::{OrderBy, TopNPlan};
 use super::rel::{Rel, column_as, unique_columns};
 use super::Lower;
 use crate::Notice;
+use crate::label::label;
 use crate::provider::external;
 use crate::SqlError;
 
@@ -59,7 +60,7 @@ impl Lower<'_> {
         for by in sort {
             let expr = rel.resolve(schema, &by.expr)?;
             let column = exprs.iter().position(|e| *e == expr).unwrap_or_else(|| {
-                names.push(expr.human_display().to_string());
+                names.push(label(&expr));
                 exprs.push(expr);
                 exprs.len() - 1
             });

@@ -37,8 +37,9 @@ impl Lower<'_> {
                     (None, None) => "the rows of both sides",
                 };
                 let (left, right) = (names(input(0), &j.left_keys), names(input(1), &j.right_keys));
+                let on = if left.is_empty() { "of all pairs".into() } else { format!("on ({left}) = ({right})") };
                 notice(
-                    format!("{open} of the join on ({left}) = ({right}) are kept for ever"),
+                    format!("{open} of the join {on} are kept for ever"),
                     "Bound the time between both sides in the join condition, \
                      for example b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour'.",
                 )

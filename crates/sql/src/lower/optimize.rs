@@ -33,9 +33,9 @@ use crate::provider::external;
 
 /// Coerces and optimises with the rules that are valid when inputs change.
 ///
-/// Left out of DataFusion's own list: joins as semi joins (which must count matches), distinct aggregates as nested aggregates and `DISTINCT` as one
-/// (both have operators here), limits below joins (which rows come out would change with every
-/// row), and everything that reads the clock.
+/// Left out of DataFusion's own list: joins as semi joins (which have to count matches), distinct
+/// aggregates as nested ones and `DISTINCT` as an aggregate (both have operators here), limits below
+/// joins (which rows come out would change with every row), and everything that reads the clock.
 pub(super) fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})?;
     let plan = distinct_on_as_row_number(plan)?;

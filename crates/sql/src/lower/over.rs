@@ -13,6 +13,7 @@ use tidemill_plan::{Bound, Edge, NodeId, Op, OrderBy, Route, TopNPlan};
 use super::aggregate::closing;
 use super::rel::{Base, Rel, column_as, column_at, node_schema, unalias, unique_columns};
 use super::{Lower, internal};
+use crate::label::label;
 
 /// Rows with their row numbers.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ impl Lower<'_> {
         let mut place = |expr: &Expr| -> Result<usize> {
             let expr = rel.resolve(schema, expr)?;
             Ok(exprs.iter().position(|e| *e == expr).unwrap_or_else(|| {
-                names.push(expr.human_display().to_string());
+                names.push(label(&expr));
                 exprs.push(expr);
                 exprs.len() - 1
             }))
@@ -65,8 +66,8 @@ impl Lower<'_> {
             return self.numbered(Numbered { input, width, partition, order, limit: None, plan: plan.clone() });
         }
         let input = self.node_of(rel, exprs, &names)?;
-        let label = functions.iter().map(|f| f.fun.name().to_string()).collect::<Vec<_>>().join(", ");
-        let node = self.recompute(plan, vec![(input, partition)], &format!("{label} over the partition"), None)?;
+        let names = functions.iter().map(|f| f.fun.name().to_string()).collect::<Vec<_>>().join(", ");
+        let node = self.recompute(plan, vec![(input, partition)], &format!("{names} over the partition"), None)?;
         self.rel_as(node, plan.schema())
     }
 

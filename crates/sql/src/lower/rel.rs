@@ -19,6 +19,7 @@ use super::over::Numbered;
 use super::session::PendingSession;
 use super::{Lower, conjunction, internal};
 use crate::Relation;
+use crate::label::{label, tidy};
 use crate::scalar::{BatchScalar, storage_type};
 
 /// Rows in the making: a base, and expressions over its columns.
@@ -118,9 +119,10 @@ pub(super) fn unalias(expr: Expr) -> Expr {
 pub(super) fn unique_columns<'a>(fields: impl IntoIterator<Item = (&'a str, DataType)>) -> Result<DFSchemaRef> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let fields = fields.into_iter().map(|(name, data_type)| {
-        let mut unique = name.to_string();
+        let name = tidy(name);
+        let mut unique = name.clone();
         while seen.contains_key(&unique) {
-            let count = seen.entry(name.to_string()).or_default();
+            let count = seen.entry(name.clone()).or_default();
             *count += 1;
             unique = format!("{name}:{count}");
         }
@@ -280,7 +282,7 @@ impl Lower<'_> {
         let mut project = Vec::new();
         let mut fields = Vec::new();
         for (i, expr) in exprs.iter().enumerate() {
-            let name = names.get(i).cloned().unwrap_or_else(|| expr.human_display().to_string());
+            let name = names.get(i).cloned().unwrap_or_else(|| label(expr));
             let (output, data_type) = match index_in(expr, columns) {
                 Some(index) => (Output::Column(index), columns.field(index).data_type().clone()),
                 None => {

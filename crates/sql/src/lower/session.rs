@@ -12,6 +12,7 @@ use tidemill_plan::{Bound, Edge, NodeId, Op, Route, SessionPlan};
 use super::Lower;
 use super::aggregate::{Columns, PlannedCall};
 use super::rel::{Base, Rel, column_as, column_at, node_schema, unique_columns};
+use crate::label::label;
 use crate::window::{WINDOW_END, WINDOW_START, WindowNode};
 
 /// Rows and their session.
@@ -70,7 +71,7 @@ impl Lower<'_> {
             return Ok(None);
         }
         let mut needed = Columns::default();
-        let name = |e: &Expr| e.human_display().to_string();
+        let name = label;
         let own: Vec<_> =
             session.keys.iter().map(|k| needed.place(column_at(&rel.columns, *k), name)).collect();
         let time = needed.place(column_at(&rel.columns, session.time), name);
