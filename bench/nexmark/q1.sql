@@ -1,3 +1,3 @@
 -- Currency conversion; an exact decimal with three places.
-SELECT auction, bidder, 0.908 * price AS price, "dateTime", extra
+SELECT auction, bidder, CAST(0.908 AS DECIMAL(4, 3)) * price AS price, "dateTime", extra
 FROM bid

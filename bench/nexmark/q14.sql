@@ -1,5 +1,5 @@
 -- Calculation: filter, conversion, CASE and a count of one character.
-SELECT auction, bidder, 0.908 * price AS price,
+SELECT auction, bidder, CAST(0.908 AS DECIMAL(4, 3)) * price AS price,
   CASE
     WHEN extract(hour FROM "dateTime") BETWEEN 8 AND 18 THEN 'dayTime'
     WHEN extract(hour FROM "dateTime") <= 6 OR extract(hour FROM "dateTime") >= 20 THEN 'nightTime'
@@ -8,4 +8,4 @@ SELECT auction, bidder, 0.908 * price AS price,
   "dateTime", extra,
   length(extra) - length(replace(extra, 'c', '')) AS c_counts
 FROM bid
-WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000
+WHERE CAST(0.908 AS DECIMAL(4, 3)) * price > 1000000 AND CAST(0.908 AS DECIMAL(4, 3)) * price < 50000000

@@ -61,7 +61,6 @@ impl Texts {
         let to = match array.data_type() {
             DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Millisecond, None),
             DataType::Decimal128(..) | DataType::Decimal256(..) => DataType::Decimal128(38, 3),
-            DataType::Float32 | DataType::Float64 => DataType::Decimal128(38, 3),
             other => other.clone(),
         };
         Ok(Texts { array: cast(array, &to)?, field: field.clone() })
