@@ -27,7 +27,10 @@ pub(crate) fn sql_error(error: DataFusionError) -> SqlError {
         DataFusionError::ArrowError(inner, _) => arrow_error(&inner),
         DataFusionError::NotImplemented(message) => SqlError::not_supported(clean(&message)),
         DataFusionError::ResourcesExhausted(message) => SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, clean(&message)),
-        DataFusionError::Internal(message) => SqlError::internal(clean(&message)),
+        // Some of them are the user's: a missing signature, for one.
+        DataFusionError::Internal(message) => {
+            reworded(&message).unwrap_or_else(|| SqlError::internal(clean(&message)))
+        }
         DataFusionError::Plan(message)
         | DataFusionError::Execution(message)
         | DataFusionError::Configuration(message)
@@ -169,11 +172,39 @@ const PATTERNS: &[(&str, &str)] = &[
 fn from_text(message: &str) -> SqlError {
     let message = clean(message);
     let found = PATTERNS.iter().find(|(pattern, _)| message.contains(pattern)).map(|(_, code)| *code);
+    if let Some(error) = reworded(&message) {
+        return error;
+    }
     match found {
         Some(state::DIVISION_BY_ZERO) => SqlError::new(state::DIVISION_BY_ZERO, "division by zero"),
         Some(code) => SqlError::new(code, message),
         None => SqlError::new(state::DATA_EXCEPTION, message),
     }
+}
+
+/// Messages that PostgreSQL words otherwise.
+fn reworded(message: &str) -> Option<SqlError> {
+    let between = |from: &str, to: &str| Some(message.split_once(from)?.1.split_once(to)?.0);
+    if let Some(call) = between("given name and argument types '", "'") {
+        let error = SqlError::new(state::UNDEFINED_FUNCTION, format!("function {call} does not exist"));
+        return Some(error.hint("No function matches the given name and argument types; you might need a cast."));
+    }
+    if let Some(name) = between("Invalid function '", "'") {
+        let error = SqlError::new(state::UNDEFINED_FUNCTION, format!("function {name} does not exist"));
+        return Some(match between("Did you mean '", "'") {
+            Some(other) => error.hint(format!("Did you mean {other}?")),
+            None => error,
+        });
+    }
+    if let Some(name) = between("Projections require unique expression names but the expression \"", "\"") {
+        let name = name.rsplit('.').next().unwrap_or(name);
+        return Some(duplicate(name));
+    }
+    if let Some(name) = between("column \"", "\" must appear in the GROUP BY") {
+        let message = format!("column \"{name}\" must appear in the GROUP BY clause or be used in an aggregate function");
+        return Some(SqlError::new(state::GROUPING_ERROR, message));
+    }
+    None
 }
 
 /// DataFusion's message without its prefixes and without the backtrace.
@@ -221,7 +252,7 @@ mod tests {
     #[test]
     fn prefixes_go_and_our_own_errors_pass() {
         let error = sql_error(DataFusionError::Plan("Error during planning: Invalid function 'f'".into()));
-        assert_eq!((error.code, error.message.as_str()), (state::UNDEFINED_FUNCTION, "Invalid function 'f'"));
+        assert_eq!((error.code, error.message.as_str()), (state::UNDEFINED_FUNCTION, "function f does not exist"));
         let ours = SqlError::not_supported("that");
         let wrapped = DataFusionError::External(Box::new(ours.clone())).context("somewhere");
         assert_eq!(sql_error(wrapped), ours);

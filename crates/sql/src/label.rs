@@ -48,8 +48,9 @@ pub(crate) fn tidy(text: &str) -> String {
 
 /// A wrapped constant at the beginning of a text: how to write it, and what follows.
 fn constant(text: &str) -> Option<(String, &str)> {
-    if let Some(inner) = text.strip_prefix("IntervalMonthDayNano { ") {
-        let (fields, after) = inner.split_once(" }")?;
+    let wrapped = text.strip_prefix("IntervalMonthDayNano(\"");
+    if let Some(inner) = wrapped.unwrap_or(text).strip_prefix("IntervalMonthDayNano { ") {
+        let (fields, after) = inner.split_once(if wrapped.is_some() { " }\")" } else { " }" })?;
         let number = |name: &str| fields.split(", ").find_map(|f| f.strip_prefix(name)?.parse::<i64>().ok());
         let (months, days, nanos) = (number("months: ")?, number("days: ")?, number("nanoseconds: ")?);
         return Some((interval(months, days, nanos), after));

@@ -30,6 +30,7 @@ fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
         Expr::Alias(alias) => alias.name.clone(),
         Expr::Column(column) => match computed(below, &column.name) {
             Some(expr) => name_of(&expr, below),
+            None if column.name.starts_with("UNNEST(") => "unnest".into(),
             None => column.name.clone(),
         },
         Expr::Cast(cast) => match name_of(&cast.expr, below) {
@@ -45,6 +46,7 @@ fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
         Expr::ScalarFunction(call) => call.func.name().to_string(),
         Expr::Case(_) => "case".into(),
         Expr::Exists(_) => "exists".into(),
+        Expr::ScalarSubquery(query) => result_names(&query.subquery).pop().unwrap_or_else(|| UNKNOWN.into()),
         _ => UNKNOWN.into(),
     }
 }

@@ -28,7 +28,17 @@ impl BatchScalar {
     /// Prepares an expression, already coerced, over batches with the columns of `schema`. Its
     /// values are cast to the storage type (see [`storage_type`]) of its own type.
     pub(crate) fn compile(session: &SessionState, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn Scalar>> {
-        let data_type = storage_type(&expr.get_type(schema)?);
+        let own_type = expr.get_type(schema)?;
+        let as_text;
+        let expr = match own_type {
+            // What the JSON operator `->` gives.
+            DataType::Union(..) => {
+                as_text = datafusion_functions_json::udfs::json_union_to_text_udf().call(vec![expr.clone()]);
+                &as_text
+            }
+            _ => expr,
+        };
+        let data_type = storage_type(&own_type);
         let physical =
             create_physical_expr(expr, schema, session.execution_props(), &PhysicalPlanningContext::default())?;
         Ok(Arc::new(BatchScalar { expr: physical, data_type, label: label(expr) }))
@@ -71,6 +81,7 @@ pub(crate) fn storage_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::Union(..) => DataType::Utf8,
         DataType::Dictionary(_, values) => storage_type(values),
         DataType::RunEndEncoded(_, values) => storage_type(values.data_type()),
         other => other.clone(),

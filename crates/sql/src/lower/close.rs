@@ -60,16 +60,14 @@ impl Lower<'_> {
 
     fn why_not_closing(&self, root: NodeId) -> SqlError {
         let error = SqlError::not_supported("EMIT ON WINDOW CLOSE: no row of this view ever becomes final");
-        let any_bound = self.nodes.iter().any(|n| matches!(n.op, Op::Input(_)) && !n.bounds.is_empty());
-        if !any_bound {
+        let Some(time) = &self.time_column else {
             return error.hint("None of its sources has a WATERMARK; declare one with WATERMARK FOR column AS ...");
-        }
-        let lost = (0..root).rev().find(|n| !self.nodes[*n].bounds.is_empty());
-        let column = lost.and_then(|n| {
+        };
+        let lost = (0..root).rev().find_map(|n| {
             let node = &self.nodes[n];
-            node.bounds.first().map(|b| node.schema.field(b.column).name().clone())
+            node.bounds.first().map(|b| node.schema.field(b.column).name())
         });
-        let column = column.unwrap_or_else(|| "the time column".into());
+        let column = lost.unwrap_or(time);
         error.hint(format!(
             "Keep {column} in the view: group by window_start and window_end, and select one of them."
         ))

@@ -9,7 +9,6 @@ use tidemill_plan::{Edge, NodeId, Op, RecomputePlan, Route};
 
 use super::rel::{Rel, column_as, node_schema};
 use super::Lower;
-use crate::Notice;
 use crate::label::tidy;
 use crate::given::{BatchQuery, GivenNode};
 use crate::scalar::storage_type;
@@ -105,11 +104,6 @@ impl Lower<'_> {
         rel.exprs = fields.map(|(i, f)| column_as(&rel.columns, i, f.data_type())).collect();
         Ok(rel)
     }
-
-    /// Says that something is slow here.
-    pub(super) fn slow(&mut self, what: &str, hint: &str) {
-        self.notices.push(Notice { message: format!("{what} is recomputed"), hint: Some(hint.into()) });
-    }
 }
 
 fn given(index: usize, schema: &DFSchemaRef) -> LogicalPlan {
@@ -125,6 +119,18 @@ fn row_keys(unnest: &Unnest) -> Vec<usize> {
 
 /// A plan node in a few words.
 fn label(plan: &LogicalPlan) -> String {
+    let known = match plan {
+        LogicalPlan::Unnest(_) => Some("UNNEST"),
+        LogicalPlan::RecursiveQuery(_) => Some("WITH RECURSIVE"),
+        LogicalPlan::Values(_) => Some("VALUES"),
+        LogicalPlan::EmptyRelation(_) => Some("constant"),
+        LogicalPlan::Aggregate(_) => Some("GROUPING SETS"),
+        LogicalPlan::Join(join) if join.null_aware => Some("NOT IN"),
+        _ => None,
+    };
+    if let Some(known) = known {
+        return known.to_string();
+    }
     let text = tidy(&plan.display().to_string());
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}...", &text[..end]),

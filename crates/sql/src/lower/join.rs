@@ -40,7 +40,6 @@ impl Lower<'_> {
                 join.on.iter().flat_map(|(l, r)| [(l, join.left.as_ref()), (r, join.right.as_ref())]);
             if join.filter.is_some() || nullable(&mut keys)? {
                 // NOT IN is NULL where a NULL is in the list, which a plain anti join does not know.
-                self.slow("NOT IN over nullable columns", "Use NOT EXISTS, or declare the columns NOT NULL.");
                 return self.fallback(plan);
             }
         }

@@ -47,13 +47,26 @@ pub(crate) fn plan_view(
     on_close: bool,
     columns: &[String],
 ) -> Result<PlannedView, SqlError> {
-    let plan = planner.logical_plan(catalog, query)?;
-    let names = view_names(&plan, columns)?;
-    let mut lower = Lower::new(planner);
-    let schema = lower.view(plan, &names, on_close).map_err(sql_error)?;
-    let notices = lower.notices();
-    let dataflow = Dataflow { nodes: lower.nodes, inputs: lower.inputs };
-    Ok(PlannedView { dataflow, schema, definition: query.to_string(), notices })
+    on_large_stack(|| {
+        let plan = planner.logical_plan(catalog, query)?;
+        let names = view_names(&plan, columns)?;
+        let mut lower = Lower::new(planner);
+        let schema = lower.view(plan, &names, on_close).map_err(sql_error)?;
+        let notices = lower.notices();
+        let dataflow = Dataflow { nodes: lower.nodes, inputs: lower.inputs };
+        Ok(PlannedView { dataflow, schema, definition: query.to_string(), notices })
+    })
+}
+
+/// Plans recurse as deep as queries are nested; a small thread's stack would not do.
+const STACK: usize = 64 << 20;
+
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlError> + Send) -> Result<T, SqlError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("plan".into()).stack_size(STACK);
+        let planned = thread.spawn_scoped(scope, work).map_err(|e| SqlError::internal(format!("no thread: {e}")))?;
+        planned.join().map_err(|_| SqlError::internal("planning panicked"))?
+    })
 }
 
 /// The view's column names as the user sees them.
@@ -82,11 +95,20 @@ pub(crate) struct Lower<'a> {
     /// Equal nodes are made once.
     known: HashMap<String, NodeId>,
     notices: Vec<Notice>,
+    /// A time column that some relation has, for hints.
+    time_column: Option<String>,
 }
 
 impl<'a> Lower<'a> {
     fn new(planner: &'a Planner) -> Self {
-        Lower { planner, nodes: Vec::new(), inputs: Vec::new(), known: HashMap::new(), notices: Vec::new() }
+        Lower {
+            planner,
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            known: HashMap::new(),
+            notices: Vec::new(),
+            time_column: None,
+        }
     }
 
     fn session(&self) -> &'a Arc<SessionState> {
@@ -158,8 +180,7 @@ impl<'a> Lower<'a> {
             LogicalPlan::Filter(filter) => {
                 let input = self.lower(&filter.input)?;
                 let conditions: Vec<_> = split_conjunction(&filter.predicate).into_iter().cloned().collect();
-                let rel = self.filter(input, filter.input.schema(), &conditions)?;
-                self.limit_numbered(rel)
+                self.filter(input, filter.input.schema(), &conditions)
             }
             LogicalPlan::SubqueryAlias(alias) => self.lower(&alias.input),
             LogicalPlan::Repartition(repartition) => self.lower(&repartition.input),

@@ -52,6 +52,11 @@ impl Lower<'_> {
                 "all rows below ORDER BY ... LIMIT are kept: rows may be taken back".into(),
                 "Over append-only inputs only the first rows are kept.",
             ),
+            Op::Recompute(_) if node.inputs.is_empty() => None,
+            Op::Recompute(r) if r.label == "NOT IN" => notice(
+                "NOT IN over columns that can be NULL keeps all of its input and recomputes it at every change".into(),
+                "Use NOT EXISTS, or declare the columns NOT NULL.",
+            ),
             Op::Recompute(r) => notice(
                 format!("{} has no incremental rule: it keeps all of its input and recomputes what changes", r.label),
                 "EXPLAIN shows the view's operators and their state.",

@@ -133,6 +133,22 @@ pub(super) fn unique_columns<'a>(fields: impl IntoIterator<Item = (&'a str, Data
     Ok(Arc::new(DFSchema::try_from(schema)?))
 }
 
+/// Whether some expensive column is used more often than `allowed`.
+fn uses_heavy(rel: &Rel, schema: &DFSchema, exprs: &[Expr], allowed: usize) -> Result<bool> {
+    let mut uses = vec![0; rel.exprs.len()];
+    for expr in exprs {
+        expr.apply(|expr| {
+            if let Expr::Column(column) = expr
+                && let Some(count) = schema.maybe_index_of_column(column).and_then(|i| uses.get_mut(i))
+            {
+                *count += 1;
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(rel.exprs.iter().zip(&uses).any(|(expr, uses)| *uses > allowed && is_heavy(expr)))
+}
+
 /// Worth computing only once.
 fn is_heavy(expr: &Expr) -> bool {
     match expr {
@@ -151,9 +167,23 @@ impl Lower<'_> {
     }
 
     /// Gives `rel` further conditions, which are over `schema`.
-    pub(super) fn filter(&mut self, rel: Rel, schema: &DFSchema, conditions: &[Expr]) -> Result<Rel> {
-        let mut rel = self.settle_heavy(rel, schema, conditions, 0)?;
+    ///
+    /// Those over cheap columns come first: one on a row number has to be known before a node is made.
+    pub(super) fn filter(&mut self, mut rel: Rel, schema: &DFSchema, conditions: &[Expr]) -> Result<Rel> {
+        let (mut cheap, mut dear) = (Vec::new(), Vec::new());
         for condition in conditions {
+            let heavy = uses_heavy(&rel, schema, std::slice::from_ref(condition), 0)?;
+            if heavy { dear.push(condition) } else { cheap.push(condition) }
+        }
+        for condition in cheap {
+            let resolved = rel.resolve(schema, condition)?;
+            rel.filter.push(resolved);
+        }
+        rel = self.limit_numbered(rel)?;
+        if !dear.is_empty() {
+            rel = self.settled(rel, schema)?;
+        }
+        for condition in dear {
             let resolved = rel.resolve(schema, condition)?;
             rel.filter.push(resolved);
         }
@@ -162,19 +192,7 @@ impl Lower<'_> {
 
     /// Makes a node when some expensive column would be computed more often than `allowed`.
     pub(super) fn settle_heavy(&mut self, rel: Rel, schema: &DFSchema, exprs: &[Expr], allowed: usize) -> Result<Rel> {
-        let mut uses = vec![0; rel.exprs.len()];
-        for expr in exprs {
-            expr.apply(|expr| {
-                if let Expr::Column(column) = expr
-                    && let Some(count) = schema.maybe_index_of_column(column).and_then(|i| uses.get_mut(i))
-                {
-                    *count += 1;
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        let again = rel.exprs.iter().zip(&uses).any(|(expr, uses)| *uses > allowed && is_heavy(expr));
-        if again { self.settled(rel, schema) } else { Ok(rel) }
+        if uses_heavy(&rel, schema, exprs, allowed)? { self.settled(rel, schema) } else { Ok(rel) }
     }
 
     /// The same rows with a node as their base.

@@ -137,6 +137,9 @@ impl Lower<'_> {
             return Err(external(error));
         }
         let fields = relation.schema.fields();
+        if let Some(field) = relation.bounds.first().and_then(|b| fields.get(b.column)) {
+            self.time_column.get_or_insert_with(|| field.name().clone());
+        }
         let columns = unique_columns(fields.iter().map(|f| (f.name().as_str(), f.data_type().clone())))?;
         let mut rel = Rel::new(Base::Scan(relation), columns);
         if !scan.filters.is_empty() {
