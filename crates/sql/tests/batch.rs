@@ -8,7 +8,8 @@ use arrow::util::display::array_value_to_string;
 use tidemill_delta::Epoch;
 use tidemill_plan::{Bound, ColumnPath};
 use tidemill_sql::{
-    Catalog, DmlRows, OnConflict, Param, Planner, Relation, RelationKind, Snapshot, SqlError, StatementKind, parse, state,
+    Catalog, DmlRows, OnConflict, Param, Planner, Relation, RelationKind, Snapshot, SqlError, StatementKind, parse,
+    state,
 };
 
 /// Relations and their rows.
@@ -131,7 +132,9 @@ async fn shop() -> World {
         "CREATE SOURCE clicks (id int, ts timestamp, WATERMARK FOR ts AS ts)",
         "CREATE TABLE log (ts timestamp, line text, WATERMARK FOR ts AS ts - INTERVAL '1 second')",
     ]);
-    world.apply("INSERT INTO items VALUES (1, 'apple', 0.5, 10), (2, 'pear', DEFAULT, -20), (3, 'fig', 2.25, NULL)").await;
+    world
+        .apply("INSERT INTO items VALUES (1, 'apple', 0.5, 10), (2, 'pear', DEFAULT, -20), (3, 'fig', 2.25, NULL)")
+        .await;
     world.apply("INSERT INTO sales VALUES (1, 3, '2024-01-01'), (1, 4, '2024-01-02'), (3, 1, NULL)").await;
     world
 }
@@ -202,7 +205,8 @@ async fn queries_run_over_the_snapshot() {
     let rows = world.query("SELECT n FROM totals WHERE item = (SELECT max(item) FROM totals)", &[]).await;
     assert_eq!(rows, Ok(vec!["1".into()]));
     assert_eq!(world.query("TABLE totals ORDER BY 1 LIMIT 1", &[]).await, Ok(vec!["1|2".into()]));
-    let rows = world.query("SELECT '5'::int, 2.5::float8, '{\"a\":1}'::jsonb, TIMESTAMP '2024-01-01 00:00:00'", &[]).await;
+    let rows =
+        world.query("SELECT '5'::int, 2.5::float8, '{\"a\":1}'::jsonb, TIMESTAMP '2024-01-01 00:00:00'", &[]).await;
     assert_eq!(rows, Ok(vec!["5|2.5|{\"a\":1}|2024-01-01T00:00:00".into()]));
 }
 
@@ -211,7 +215,8 @@ async fn results_have_plain_types_and_postgres_names() {
     let world = shop().await;
     let sql = "SELECT count(*), upper(name), 1, row_number() OVER (), now() FROM items GROUP BY name";
     let StatementKind::Query(query) = kind(sql) else { panic!("{sql}") };
-    let answer = Planner::new().query(Arc::new(world.clone()), Arc::new(world.clone()), &query, &[]).await.expect("rows");
+    let answer =
+        Planner::new().query(Arc::new(world.clone()), Arc::new(world.clone()), &query, &[]).await.expect("rows");
     let fields = answer.schema.fields();
     let names: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["count", "upper", "?column?", "row_number", "now"]);
@@ -243,7 +248,8 @@ async fn queries_fail_as_in_postgres() {
 #[tokio::test]
 async fn parameters() {
     let world = shop().await;
-    let rows = world.query("SELECT name FROM items WHERE id = $1 OR price > $2 ORDER BY 1", &[text("1"), text("2")]).await;
+    let rows =
+        world.query("SELECT name FROM items WHERE id = $1 OR price > $2 ORDER BY 1", &[text("1"), text("2")]).await;
     assert_eq!(rows, Ok(vec!["apple".into(), "fig".into()]));
     let value: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let rows = world.query("SELECT id, $2 FROM items ORDER BY id LIMIT $1", &[Param::Value(value), text("it's")]).await;
@@ -260,13 +266,17 @@ fn descriptions() {
         "CREATE TABLE u (id int)",
     ]);
     let describe = |sql: &str| {
-        let described = Planner::new().describe(&world, &kind(sql), &[]).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let described =
+            Planner::new().describe(&world, &kind(sql), &[]).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let names = described.schema.map(|schema| schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>());
         (described.params, names.map(|names| names.join(",")))
     };
     let stamp = DataType::Timestamp(TimeUnit::Microsecond, None);
     let decimal = DataType::Decimal128(8, 2);
-    assert_eq!(describe("SELECT id, $1 AS p FROM t WHERE id = $2"), (vec![DataType::Utf8, DataType::Int32], Some("id,p".into())));
+    assert_eq!(
+        describe("SELECT id, $1 AS p FROM t WHERE id = $2"),
+        (vec![DataType::Utf8, DataType::Int32], Some("id,p".into()))
+    );
     assert_eq!(describe("SELECT $1::date LIMIT $2").0, [DataType::Date32, DataType::Int64]);
     assert_eq!(describe("INSERT INTO t (at, id) VALUES ($2, $1)"), (vec![DataType::Int32, stamp.clone()], None));
     assert_eq!(
@@ -300,7 +310,10 @@ async fn inserts() {
     assert_eq!(added("INSERT INTO t (c, a) VALUES (1.005, -1), ('2', 2)", &[]).await, ["-1|X|1.01|-2", "2|X|2.00|4"]);
     assert_eq!(added("INSERT INTO t VALUES (1, 'q', DEFAULT, DEFAULT)", &[]).await, ["1|q|null|2"]);
     assert_eq!(added("INSERT INTO t (a, c) VALUES (1.5, 1 + 1)", &[]).await, ["2|X|2.00|4"]);
-    assert_eq!(added("INSERT INTO t (a, b) VALUES ($1, $2)", &[text("7"), Param::Text(None)]).await, ["7|null|null|14"]);
+    assert_eq!(
+        added("INSERT INTO t (a, b) VALUES ($1, $2)", &[text("7"), Param::Text(None)]).await,
+        ["7|null|null|14"]
+    );
     assert_eq!(added("INSERT INTO t (a, b) VALUES ($1 + 1, $2)", &[text("7"), text("z")]).await, ["8|z|null|16"]);
     world.apply("INSERT INTO s VALUES (5, 'five'), (6, 'six')").await;
     assert_eq!(added("INSERT INTO t (a, b) SELECT x, y FROM s WHERE x > 5", &[]).await, ["6|six|null|12"]);
@@ -327,7 +340,11 @@ async fn inserts_that_fail() {
         ("INSERT INTO items VALUES (8, 'a'), (8, 'b')", state::UNIQUE_VIOLATION, "items_pkey"),
         ("INSERT INTO clicks VALUES (1)", state::WRONG_OBJECT_TYPE, "source"),
         ("INSERT INTO nowhere VALUES (1)", state::UNDEFINED_TABLE, "nowhere"),
-        ("INSERT INTO items VALUES (1, 'a') ON CONFLICT (name) DO NOTHING", state::INVALID_COLUMN_REFERENCE, "ON CONFLICT"),
+        (
+            "INSERT INTO items VALUES (1, 'a') ON CONFLICT (name) DO NOTHING",
+            state::INVALID_COLUMN_REFERENCE,
+            "ON CONFLICT",
+        ),
         (
             "INSERT INTO items VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             state::FEATURE_NOT_SUPPORTED,
@@ -343,7 +360,8 @@ async fn inserts_that_fail() {
 #[tokio::test]
 async fn conflicts() {
     let world = shop().await;
-    let nothing = world.dml("INSERT INTO items VALUES (8, 'a'), (8, 'b') ON CONFLICT DO NOTHING", &[]).await.expect("a change");
+    let nothing =
+        world.dml("INSERT INTO items VALUES (8, 'a'), (8, 'b') ON CONFLICT DO NOTHING", &[]).await.expect("a change");
     assert_eq!((nothing.on_conflict, nothing.count), (OnConflict::Nothing, 1));
     let sql = "INSERT INTO items VALUES (1, 'a') ON CONFLICT (id) DO UPDATE
         SET name = excluded.name, price = EXCLUDED.price, n = excluded.n";
@@ -359,7 +377,10 @@ async fn updates_and_deletes() {
     let rows = world.query("SELECT id, price, n FROM items ORDER BY id", &[]).await;
     assert_eq!(rows, Ok(vec!["1|1.50|20".into(), "2|1.50|-40".into(), "3|2.25|null".into()]));
     // Two sales match item 1; it changes once.
-    assert_eq!(world.apply("UPDATE items AS i SET n = s.amount FROM sales s WHERE s.item = i.id AND i.id = 1").await, 1);
+    assert_eq!(
+        world.apply("UPDATE items AS i SET n = s.amount FROM sales s WHERE s.item = i.id AND i.id = 1").await,
+        1
+    );
     assert_eq!(world.apply("DELETE FROM items USING sales WHERE items.id = sales.item").await, 2);
     assert_eq!(world.query("SELECT id FROM items", &[]).await, Ok(vec!["2".into()]));
     let change = world.dml("UPDATE items SET (name, n) = ($1, $2) RETURNING name, n", &[text("kiwi"), text("5")]).await;
@@ -382,17 +403,18 @@ async fn updates_and_deletes() {
 
 #[test]
 fn partial_rows_are_completed() {
-    let table = define(1, "CREATE TABLE t (id int NOT NULL, s struct<a int, b text>, k int DEFAULT 3, twice bigint AS ((s).a * 2))")
-        .expect("a table");
+    let table = define(
+        1,
+        "CREATE TABLE t (id int NOT NULL, s struct<a int, b text>, k int DEFAULT 3, twice bigint AS ((s).a * 2))",
+    )
+    .expect("a table");
     let a: ArrayRef = Arc::new(Int32Array::from(vec![Some(4), None]));
     let b: ArrayRef = Arc::new(StringArray::from(vec!["x", "y"]));
     let fields = vec![Field::new("a", DataType::Int32, true), Field::new("b", DataType::Utf8, true)];
     let s: ArrayRef = Arc::new(StructArray::new(fields.into(), vec![a, b], None));
     let id: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-    let schema = Schema::new(vec![
-        Field::new("s", s.data_type().clone(), true),
-        Field::new("id", DataType::Int64, true),
-    ]);
+    let schema =
+        Schema::new(vec![Field::new("s", s.data_type().clone(), true), Field::new("id", DataType::Int64, true)]);
     let rows = RecordBatch::try_new(Arc::new(schema), vec![s, id]).expect("rows");
     let full = Planner::new().complete_rows(&table, rows.clone()).expect("completed");
     assert_eq!(full.schema(), table.schema);
@@ -400,4 +422,32 @@ fn partial_rows_are_completed() {
     let without = rows.project(&[0]).expect("a column");
     let error = Planner::new().complete_rows(&table, without).expect_err("no id");
     assert_eq!(error.code, state::NOT_NULL_VIOLATION);
+}
+
+#[tokio::test]
+async fn what_parses_can_be_planned_without_harm() {
+    let world = shop().await;
+    let sum = format!("SELECT 1{}", " + 1".repeat(240));
+    assert_eq!(world.query(&sum, &[]).await, Ok(vec!["241".into()]));
+    let any = format!("SELECT count(*) FROM items WHERE id = 1{}", " OR id = 2".repeat(1_900));
+    assert_eq!(world.query(&any, &[]).await, Ok(vec!["2".into()]));
+    let numbers: Vec<_> = (0..1_900).map(|i| format!("(n <> {} OR id < 0)", i + 100)).collect();
+    let all = format!("SELECT count(*) FROM items WHERE {}", numbers.join(" AND "));
+    assert_eq!(world.query(&all, &[]).await, Ok(vec!["2".into()]));
+    let union = format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(60));
+    assert_eq!(world.query(&union, &[]).await.map(|rows| rows.len()), Ok(61));
+    let nested = format!("SELECT {}1{}", "abs(".repeat(40), ")".repeat(40));
+    assert_eq!(world.query(&nested, &[]).await, Ok(vec!["1".into()]));
+    let casts = format!("SELECT 1{}", "::bigint::text".repeat(60));
+    assert_eq!(world.query(&casts, &[]).await, Ok(vec!["1".into()]));
+}
+
+#[tokio::test]
+async fn memory_is_bounded() {
+    let world = shop().await;
+    let many = "SELECT a.v AS a, b.v AS b FROM generate_series(1, 20000) AS a(v), generate_series(1, 20000) AS b(v) ORDER BY 2, 1";
+    match world.query(many, &[]).await {
+        Err(error) => assert!(matches!(error.code, "53200" | state::UNDEFINED_FUNCTION), "{error}"),
+        Ok(rows) => panic!("{} rows", rows.len()),
+    }
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidemill_plan::{ColumnPath, Op, explain};
-use tidemill_sql::{
-    Catalog, PlannedView, Planner, Relation, RelationKind, SqlError, Statement, StatementKind, parse, state,
-};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use tidemill_plan::{AggregateFunction, ColumnPath, Expr, Op, Recompute, explain};
+use tidemill_sql::{Catalog, PlannedView, Planner, Relation, RelationKind, SqlError, Statement, StatementKind, parse};
 
 /// Relations by name.
 #[derive(Default)]
@@ -86,9 +87,6 @@ impl World {
         self.try_plan(sql).unwrap_or_else(|e| panic!("{sql}\n{e:?}"))
     }
 
-    fn explain(&self, sql: &str) -> String {
-        explain(&self.plan(sql).dataflow).join("\n")
-    }
 }
 
 fn nexmark() -> World {
@@ -104,20 +102,29 @@ fn nexmark_query(number: usize) -> String {
 #[test]
 fn all_nexmark_queries_are_incremental() {
     let world = nexmark();
-    let mut failed = Vec::new();
+    let mut text = String::new();
     for number in 0..=23 {
-        match world.try_plan(&nexmark_query(number)) {
-            Err(error) => failed.push(format!("q{number}: {error:?}")),
-            Ok(planned) => {
-                println!("q{number}\n{}\n{:?}\n", explain(&planned.dataflow).join("\n"), planned.notices);
-                let recomputed = planned.dataflow.nodes.iter().any(|n| matches!(n.op, Op::Recompute(_)));
-                if recomputed != (number == 6) {
-                    failed.push(format!("q{number}:\n{}", explain(&planned.dataflow).join("\n")));
-                }
-            }
-        }
+        let planned = world.plan(&nexmark_query(number));
+        let lines = explain(&planned.dataflow).join("\n");
+        let recomputed = planned.dataflow.nodes.iter().any(|n| matches!(n.op, Op::Recompute(_)));
+        assert_eq!(recomputed, number == 6, "q{number}:\n{lines}");
+        text.push_str(&format!("q{number}\n{lines}\n\n"));
     }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    compare("nexmark.txt", &text);
+}
+
+/// Compares with a file of expected plans; `UPDATE_PLANS=1` writes it.
+fn compare(file: &str, text: &str) {
+    let path = format!("{}/tests/plans/{file}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_PLANS").is_some() {
+        std::fs::write(&path, text).expect("the file can be written");
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    for (block, expected) in text.split("\n\n").zip(expected.split("\n\n")) {
+        assert_eq!(block, expected, "{file} differs; UPDATE_PLANS=1 writes it anew");
+    }
+    assert_eq!(text.len(), expected.len(), "{file} differs; UPDATE_PLANS=1 writes it anew");
 }
 
 const SMALL: &str = "
@@ -126,82 +133,287 @@ const SMALL: &str = "
     CREATE SOURCE r (k VARCHAR, w BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds');
 ";
 
+
+const QUERIES: &[&str] = &[
+    "SELECT k, count(*) FROM s GROUP BY k HAVING count(*) > 2",
+    "SELECT count(*), sum(v), avg(v), min(k), stddev(d), bool_or(v > 1) FROM t",
+    "SELECT DISTINCT k FROM s",
+    "SELECT DISTINCT ON (k) k, v, ts FROM t ORDER BY k, ts DESC",
+    "SELECT k, v FROM t ORDER BY v DESC LIMIT 3 OFFSET 1",
+    "SELECT k FROM t ORDER BY v",
+    "SELECT k, array_agg(v ORDER BY ts) FROM t GROUP BY k",
+    "SELECT k, string_agg(k, ',') FILTER (WHERE v > 1), median(v) FROM t GROUP BY k",
+    "SELECT t.k, s.v FROM t LEFT JOIN s ON t.k = s.k AND s.v > t.v",
+    "SELECT t.k, s.v FROM t FULL JOIN s ON t.k = s.k",
+    "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM s WHERE s.k = t.k)",
+    "SELECT t.k FROM t WHERE k IN (SELECT k FROM s) OR v = 1",
+    "SELECT t.k FROM t WHERE k NOT IN (SELECT k FROM s)",
+    "SELECT t.k FROM t WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = t.k)",
+    "SELECT t.k, s.k AS k2 FROM t, s WHERE t.v < s.v",
+    "SELECT k FROM t UNION ALL SELECT k FROM s",
+    "SELECT k, v FROM t UNION SELECT k, v FROM s",
+    "SELECT k FROM t INTERSECT SELECT k FROM s",
+    "SELECT k FROM t EXCEPT SELECT k FROM s",
+    "SELECT k, v, (SELECT max(v) FROM s) FROM t",
+    "SELECT k, v, (SELECT max(v) FROM s WHERE s.k = t.k) FROM t",
+    "SELECT k, rank() OVER (PARTITION BY k ORDER BY v) FROM t",
+    "SELECT k, sum(v) OVER (PARTITION BY k ORDER BY ts ROWS 2 PRECEDING) FROM t",
+    "SELECT * FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM t) q WHERE n <= 3",
+    "SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM t) q WHERE n = 1",
+    "SELECT k, v FROM (SELECT k, v, row_number() OVER (ORDER BY v DESC) AS n FROM t) q WHERE n BETWEEN 2 AND 3",
+    "SELECT k, row_number() OVER (PARTITION BY k ORDER BY v) FROM t",
+    "SELECT 1 AS one, 'x' AS x",
+    "VALUES (1, 'a'), (2, 'b')",
+    "SELECT k, unnest(tags) FROM t",
+    "WITH RECURSIVE n AS (SELECT v FROM t UNION ALL SELECT v + 1 FROM n WHERE v < 10) SELECT * FROM n",
+    "SELECT k, v, GROUPING(k) FROM t GROUP BY ROLLUP (k, v)",
+    "SELECT window_start, count(*) FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY window_start EMIT ON WINDOW CLOSE",
+    "SELECT k, count(*) FROM TABLE(HOP(TABLE s, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE)) GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE",
+    "SELECT k, window_end, count(*), max(v) FROM SESSION(s, ts, INTERVAL '10 seconds', PARTITION BY k) GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE",
+    "SELECT * FROM SESSION(s, k, ts, INTERVAL '10 seconds')",
+    "SELECT * FROM TUMBLE((SELECT * FROM s WHERE v > 1), ts, INTERVAL '1 minute') AS w WHERE w.window_end > TIMESTAMP '2026-01-01'",
+    "SELECT date_trunc('minute', ts) AS m, sum(v) FROM s GROUP BY 1 EMIT ON WINDOW CLOSE",
+    "SELECT date_bin(INTERVAL '15 minutes', ts) AS m, sum(v) FROM s GROUP BY 1",
+    "SELECT s.k, s.ts, r.w FROM s JOIN r ON s.k = r.k AND r.ts BETWEEN s.ts AND s.ts + INTERVAL '1 minute' EMIT ON WINDOW CLOSE",
+    "SELECT s.k, s.ts, r.w FROM s LEFT JOIN r ON s.k = r.k AND r.ts BETWEEN s.ts AND s.ts + INTERVAL '1 minute'",
+    "SELECT s.k, s.ts, r.w FROM s JOIN r ON s.k = r.k AND s.ts = r.ts",
+    "SELECT k, ts FROM s EMIT ON WINDOW CLOSE",
+    "SELECT k, v FROM s EMIT ON WINDOW CLOSE",
+    "SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE",
+    "SELECT now(), k FROM s",
+    "SELECT k FROM s WHERE ts > now() - INTERVAL '1 hour'",
+    "SELECT k FROM s WHERE v > random()",
+    "SELECT k, k FROM s",
+    "SELECT nope FROM s",
+    "SELECT k FROM nope",
+    "SELECT k, v FROM s GROUP BY k",
+    "SELECT k FROM s FOR SYSTEM_TIME AS OF ts",
+    "SELECT sum(k) FROM s",
+    "SELECT frob(k) FROM s",
+    "SELECT count(*) FROM TUMBLE(s, k, INTERVAL '1 minute') GROUP BY window_start",
+    "SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1 month') GROUP BY window_start",
+    "SELECT s.k, count(*) FROM s JOIN (SELECT k, count(*) AS c FROM t GROUP BY k) q ON s.k = q.k GROUP BY s.k",
+    "SELECT t.id, t.k, count(*) FROM t JOIN s ON s.k = t.k GROUP BY t.id",
+    "SELECT count(DISTINCT k), count(DISTINCT v) FROM t",
+    "SELECT CASE WHEN v > 0 THEN 10 / v END AS q, CAST(k AS BIGINT) AS n FROM t",
+    "SELECT k, u FROM (SELECT k, upper(k) AS u, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM t) q WHERE n <= 3 AND u <> 'X'",
+    "SELECT t.k FROM t WHERE id NOT IN (SELECT id FROM t AS o WHERE v > 3)",
+    "SELECT s.k FROM s JOIN t ON lower(s.k) = upper(t.k) AND s.v > t.v + 1",
+    "SELECT window_end, k, max(n) AS n FROM (SELECT k, window_start, window_end, count(*) AS n FROM HOP(s, ts, INTERVAL '1' MINUTE, INTERVAL '5' MINUTE) GROUP BY k, window_start, window_end) c GROUP BY k, window_end",
+    "SELECT window_start, k, v FROM (SELECT *, row_number() OVER (PARTITION BY window_start ORDER BY v DESC) AS n FROM TUMBLE(s, ts, INTERVAL '1 minute')) q WHERE n <= 2 EMIT ON WINDOW CLOSE",
+    "SELECT k, window_start, sum(v) FROM SESSION(s, ts, INTERVAL '10 seconds') GROUP BY k, window_start, window_end",
+];
+
 #[test]
-fn dump() {
+fn plans_of_each_construct() {
     let world = World::new(SMALL);
-    let queries = [
-        "SELECT k, count(*) FROM s GROUP BY k HAVING count(*) > 2",
-        "SELECT count(*), sum(v), avg(v), min(k), stddev(d), bool_or(v > 1) FROM t",
-        "SELECT DISTINCT k FROM s",
-        "SELECT DISTINCT ON (k) k, v, ts FROM t ORDER BY k, ts DESC",
-        "SELECT k, v FROM t ORDER BY v DESC LIMIT 3 OFFSET 1",
-        "SELECT k FROM t ORDER BY v",
-        "SELECT k, array_agg(v ORDER BY ts) FROM t GROUP BY k",
-        "SELECT k, string_agg(k, ',') FILTER (WHERE v > 1), median(v) FROM t GROUP BY k",
-        "SELECT t.k, s.v FROM t LEFT JOIN s ON t.k = s.k AND s.v > t.v",
-        "SELECT t.k, s.v FROM t FULL JOIN s ON t.k = s.k",
-        "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM s WHERE s.k = t.k)",
-        "SELECT t.k FROM t WHERE k IN (SELECT k FROM s) OR v = 1",
-        "SELECT t.k FROM t WHERE k NOT IN (SELECT k FROM s)",
-        "SELECT t.k FROM t WHERE NOT EXISTS (SELECT 1 FROM s WHERE s.k = t.k)",
-        "SELECT t.k, s.k AS k2 FROM t, s WHERE t.v < s.v",
-        "SELECT k FROM t UNION ALL SELECT k FROM s",
-        "SELECT k, v FROM t UNION SELECT k, v FROM s",
-        "SELECT k FROM t INTERSECT SELECT k FROM s",
-        "SELECT k FROM t EXCEPT SELECT k FROM s",
-        "SELECT k, v, (SELECT max(v) FROM s) FROM t",
-        "SELECT k, v, (SELECT max(v) FROM s WHERE s.k = t.k) FROM t",
-        "SELECT k, rank() OVER (PARTITION BY k ORDER BY v) FROM t",
-        "SELECT k, sum(v) OVER (PARTITION BY k ORDER BY ts ROWS 2 PRECEDING) FROM t",
-        "SELECT * FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM t) q WHERE n <= 3",
-        "SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM t) q WHERE n = 1",
-        "SELECT k, v FROM (SELECT k, v, row_number() OVER (ORDER BY v DESC) AS n FROM t) q WHERE n BETWEEN 2 AND 3",
-        "SELECT k, row_number() OVER (PARTITION BY k ORDER BY v) FROM t",
-        "SELECT 1 AS one, 'x' AS x",
-        "VALUES (1, 'a'), (2, 'b')",
-        "SELECT k, unnest(tags) FROM t",
-        "WITH RECURSIVE n AS (SELECT v FROM t UNION ALL SELECT v + 1 FROM n WHERE v < 10) SELECT * FROM n",
-        "SELECT k, v, GROUPING(k) FROM t GROUP BY ROLLUP (k, v)",
-        "SELECT window_start, count(*) FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY window_start EMIT ON WINDOW CLOSE",
-        "SELECT k, count(*) FROM TABLE(HOP(TABLE s, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE)) GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE",
-        "SELECT k, window_end, count(*), max(v) FROM SESSION(s, ts, INTERVAL '10 seconds', PARTITION BY k) GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE",
-        "SELECT * FROM SESSION(s, k, ts, INTERVAL '10 seconds')",
-        "SELECT * FROM TUMBLE((SELECT * FROM s WHERE v > 1), ts, INTERVAL '1 minute') AS w WHERE w.window_end > TIMESTAMP '2026-01-01'",
-        "SELECT date_trunc('minute', ts) AS m, sum(v) FROM s GROUP BY 1 EMIT ON WINDOW CLOSE",
-        "SELECT date_bin(INTERVAL '15 minutes', ts) AS m, sum(v) FROM s GROUP BY 1",
-        "SELECT s.k, s.ts, r.w FROM s JOIN r ON s.k = r.k AND r.ts BETWEEN s.ts AND s.ts + INTERVAL '1 minute' EMIT ON WINDOW CLOSE",
-        "SELECT s.k, s.ts, r.w FROM s LEFT JOIN r ON s.k = r.k AND r.ts BETWEEN s.ts AND s.ts + INTERVAL '1 minute'",
-        "SELECT s.k, s.ts, r.w FROM s JOIN r ON s.k = r.k AND s.ts = r.ts",
-        "SELECT k, ts FROM s EMIT ON WINDOW CLOSE",
-        "SELECT k, v FROM s EMIT ON WINDOW CLOSE",
-        "SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE",
-        "SELECT now(), k FROM s",
-        "SELECT k FROM s WHERE ts > now() - INTERVAL '1 hour'",
-        "SELECT k FROM s WHERE v > random()",
-        "SELECT k, k FROM s",
-        "SELECT nope FROM s",
-        "SELECT k FROM nope",
-        "SELECT k, v FROM s GROUP BY k",
-        "SELECT k FROM s FOR SYSTEM_TIME AS OF ts",
-        "SELECT sum(k) FROM s",
-        "SELECT frob(k) FROM s",
-        "SELECT count(*) FROM TUMBLE(s, k, INTERVAL '1 minute') GROUP BY window_start",
-        "SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1 month') GROUP BY window_start",
-        "SELECT s.k, count(*) FROM s JOIN (SELECT k, count(*) AS c FROM t GROUP BY k) q ON s.k = q.k GROUP BY s.k",
-        "SELECT t.id, t.k, count(*) FROM t JOIN s ON s.k = t.k GROUP BY t.id",
-        "SELECT count(DISTINCT k), count(DISTINCT v) FROM t",
-        "SELECT CASE WHEN v > 0 THEN 10 / v END AS q, CAST(k AS BIGINT) AS n FROM t",
-    ];
-    for sql in queries {
-        println!("-- {sql}");
+    let mut text = String::new();
+    for sql in QUERIES {
+        text.push_str(&format!("-- {sql}\n"));
         match world.try_plan(sql) {
             Ok(planned) => {
-                println!("{}", explain(&planned.dataflow).join("\n"));
+                text.push_str(&explain(&planned.dataflow).join("\n"));
                 let fields = planned.schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type()));
-                println!("   => {}  bounds {:?}", fields.collect::<Vec<_>>().join(", "), planned.dataflow.output().bounds);
-                planned.notices.iter().for_each(|n| println!("   !! {} / {:?}", n.message, n.hint));
+                text.push_str(&format!("\n=> {}", fields.collect::<Vec<_>>().join(", ")));
+                for bound in &planned.dataflow.output().bounds {
+                    let name = planned.schema.field(bound.column).name();
+                    text.push_str(&format!("\n=> {name} is final {} us later", bound.offset));
+                }
+                planned.notices.iter().for_each(|n| text.push_str(&format!("\nnotice: {}", n.message)));
             }
-            Err(e) => println!("   ERROR {} {} at {:?} hint {:?}", e.code, e.message, e.position, e.hint),
+            Err(e) => {
+                text.push_str(&format!("error {} {}", e.code, e.message));
+                e.position.iter().for_each(|p| text.push_str(&format!(" (at {p})")));
+                e.hint.iter().for_each(|hint| text.push_str(&format!("\nhint: {hint}")));
+            }
         }
+        text.push_str("\n\n");
     }
+    compare("constructs.txt", &text);
+}
+
+fn inputs(planned: &PlannedView) -> Vec<String> {
+    let column = |path: &ColumnPath| format!("{}{}", path.column, path.fields.concat());
+    planned.dataflow.inputs.iter().flat_map(|input| input.columns.iter().map(column)).collect()
+}
+
+#[test]
+fn only_the_struct_fields_in_use_are_read() {
+    let planned = nexmark().plan(&nexmark_query(0));
+    assert_eq!(inputs(&planned), ["3auction", "3bidder", "3price", "4", "3extra", "0"]);
+}
+
+#[test]
+fn equal_parts_of_a_plan_are_one_node() {
+    let planned = nexmark().plan(&nexmark_query(5));
+    let windows = planned.dataflow.nodes.iter().filter(|n| matches!(n.op, Op::Window(_))).count();
+    assert_eq!((windows, planned.dataflow.inputs.len()), (1, 1));
+}
+
+#[test]
+fn an_interval_join_forgets_both_sides() {
+    let planned = nexmark().plan(&nexmark_query(7));
+    let join = planned.dataflow.nodes.iter().find_map(|n| match &n.op {
+        Op::Join(join) => Some((join, n)),
+        _ => None,
+    });
+    let (join, node) = join.expect("a join");
+    // Bids: windows still to come end after the watermark, up to 10 s after the bid.
+    let left = join.evict[0].expect("bids go");
+    assert_eq!((node_column(&planned, node, 0, left.column), left.offset), ("dateTime".into(), 10_000_000));
+    // Windows: bids still to come are not before the watermark, and at most at the window's end.
+    let right = join.evict[1].expect("windows go");
+    assert_eq!((node_column(&planned, node, 1, right.column), right.offset), ("endtime".into(), 1));
+    assert_eq!(join.append_only, [true, false]);
+}
+
+fn node_column(planned: &PlannedView, node: &tidemill_plan::Node, input: usize, column: usize) -> String {
+    planned.dataflow.nodes[node.inputs[input].from].schema.field(column).name().clone()
+}
+
+#[test]
+fn rows_emitted_on_close_have_no_bound_and_stay() {
+    let world = World::new(SMALL);
+    let sql = "SELECT window_start, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY window_start";
+    let open = world.plan(sql);
+    assert!(!open.dataflow.output().append_only);
+    assert_eq!(open.dataflow.output().bounds.len(), 1);
+    let closed = world.plan(&format!("{sql} EMIT ON WINDOW CLOSE"));
+    assert!(closed.dataflow.output().append_only);
+    assert!(closed.dataflow.output().bounds.is_empty());
+}
+
+#[test]
+fn views_over_views_expand_and_rename() {
+    let mut world = World::new(SMALL);
+    for statement in parse(
+        "CREATE VIEW big (key, value) AS SELECT k, v FROM s WHERE v > 10;
+         CREATE MATERIALIZED VIEW per AS
+           SELECT k, window_end, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY k, window_end;",
+    )
+    .expect("statements")
+    {
+        world.run(&statement);
+    }
+    let planned = world.plan("SELECT key FROM big WHERE value < 20");
+    assert_eq!(planned.dataflow.inputs[0].name, "s");
+    let planned = world.plan("SELECT window_end, sum(n) AS n FROM per GROUP BY window_end");
+    assert_eq!(planned.dataflow.inputs[0].name, "per");
+    let Op::Aggregate(aggregate) = &planned.dataflow.output().op else { panic!("an aggregate") };
+    assert!(aggregate.closes.is_some(), "the bound of a view carries over");
+}
+
+#[test]
+fn definitions_plan_again() {
+    let world = nexmark();
+    for number in [0, 5, 7, 8, 9, 11, 15, 19, 21] {
+        let planned = world.plan(&nexmark_query(number));
+        let again = world.plan(&planned.definition);
+        assert_eq!(explain(&planned.dataflow), explain(&again.dataflow), "q{number}");
+    }
+}
+
+/// The batch functions of recomputed nodes and aggregates.
+fn recomputed(planned: &PlannedView) -> Arc<dyn Recompute> {
+    let found = planned.dataflow.nodes.iter().find_map(|n| match &n.op {
+        Op::Recompute(plan) => Some(plan.query.clone()),
+        Op::Aggregate(plan) => plan.calls.iter().find_map(|call| match &call.function {
+            AggregateFunction::FromRows(query) => Some(query.clone()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    found.expect("something recomputed")
+}
+
+fn column<A: Array + 'static>(name: &str, array: A) -> (String, ArrayRef) {
+    (name.to_string(), Arc::new(array) as ArrayRef)
+}
+
+fn text(rows: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns: Vec<_> =
+        rows.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("a format")).collect();
+    let row = |i: usize| columns.iter().map(|c| c.value(i).to_string()).collect::<Vec<_>>().join(" ");
+    (0..rows.num_rows()).map(row).collect()
+}
+
+#[test]
+fn window_functions_are_computed_per_partition() {
+    let planned = World::new(SMALL).plan("SELECT k, v, rank() OVER (PARTITION BY k ORDER BY v DESC) AS r FROM t");
+    let rows = RecordBatch::try_from_iter([
+        column("k", StringArray::from(vec!["a", "a", "a"])),
+        column("v", Int64Array::from(vec![Some(1), Some(2), None])),
+    ])
+    .expect("rows");
+    let mut answer = text(&recomputed(&planned).compute(&[rows.clone()]).expect("an answer"));
+    answer.sort();
+    assert_eq!(answer, ["a 1 3", "a 2 2", "a NULL 1"]);
+    // Again, with other rows: nothing is left of the first time.
+    let answer = recomputed(&planned).compute(&[rows.slice(0, 1)]).expect("an answer");
+    assert_eq!(text(&answer), ["a 1 1"]);
+}
+
+#[test]
+fn ordered_aggregates_are_computed_from_their_rows() {
+    let planned = World::new(SMALL).plan("SELECT k, array_agg(v ORDER BY ts DESC) AS all FROM t GROUP BY k");
+    let rows = RecordBatch::try_from_iter([
+        column("v", Int64Array::from(vec![1, 2, 3])),
+        column("ts", TimestampMicrosecondArray::from(vec![20, 30, 10])),
+    ])
+    .expect("rows");
+    let query = recomputed(&planned);
+    assert_eq!(text(&query.compute(&[rows.clone()]).expect("an answer")), ["[2, 1, 3]"]);
+    assert_eq!(query.compute(&[rows.slice(0, 0)]).expect("an answer").num_rows(), 1);
+}
+
+#[test]
+fn whatever_has_no_rule_is_computed_as_a_whole() {
+    let world = World::new(SMALL);
+    let values = recomputed(&world.plan("VALUES (1, 'a'), (2, 'b')"));
+    assert_eq!(text(&values.compute(&[]).expect("an answer")), ["1 a", "2 b"]);
+    let sql = "WITH RECURSIVE n AS (SELECT v FROM t UNION ALL SELECT v + 1 FROM n WHERE v < 3) SELECT v FROM n";
+    let rows = RecordBatch::try_from_iter([column("v", Int64Array::from(vec![1]))]).expect("rows");
+    let answer = recomputed(&world.plan(sql)).compute(&[rows]).expect("an answer");
+    assert_eq!(text(&answer), ["1", "2", "3"]);
+    let keys = |keys: Vec<Option<&str>>| RecordBatch::try_from_iter([column("k", StringArray::from(keys))]).expect("rows");
+    let not_in = recomputed(&world.plan("SELECT k FROM t WHERE k NOT IN (SELECT k FROM s)"));
+    let left = keys(vec![Some("a"), Some("b"), None]);
+    assert_eq!(text(&not_in.compute(&[left.clone(), keys(vec![Some("a")])]).expect("an answer")), ["b"]);
+    assert_eq!(not_in.compute(&[left, keys(vec![Some("a"), None])]).expect("an answer").num_rows(), 0);
+}
+
+#[test]
+fn bad_values_are_errors() {
+    let planned = World::new(SMALL).plan("SELECT 10 / v AS q, CAST(k AS BIGINT) AS n FROM t");
+    let Op::Map(map) = &planned.dataflow.output().op else { panic!("a map") };
+    let scalar = |i: usize| match &map.project[i] {
+        Expr::Scalar(scalar) => scalar.clone(),
+        Expr::Column(_) => panic!("computed"),
+    };
+    let rows = |v: i64, k: &str| {
+        RecordBatch::try_from_iter([
+            column("v", Int64Array::from(vec![v])),
+            column("k", StringArray::from(vec![k])),
+        ])
+        .expect("rows")
+    };
+    assert_eq!(scalar(0).eval(&rows(0, "1")).expect_err("no quotient").message, "division by zero");
+    assert!(scalar(1).eval(&rows(1, "x")).expect_err("no number").message.contains('x'));
+    assert_eq!(scalar(1).eval(&rows(1, "7")).expect("a number").as_ref(), &Int64Array::from(vec![7]) as &dyn Array);
+}
+
+#[test]
+fn json_operators_give_text() {
+    let world = World::new("CREATE TABLE d (id BIGINT, doc VARCHAR)");
+    let planned = world.plan("SELECT doc->>'a' AS a, doc->'b'->>'c' AS c FROM d");
+    assert!(planned.schema.fields().iter().all(|f| *f.data_type() == DataType::Utf8));
+    let Op::Map(map) = &planned.dataflow.output().op else { panic!("a map") };
+    let doc = StringArray::from(vec![r#"{"a": 1, "b": {"c": "x"}}"#]);
+    let rows = RecordBatch::try_from_iter([column("doc", doc)]).expect("rows");
+    let values = map.project.iter().map(|expr| match expr {
+        Expr::Scalar(scalar) => text(&RecordBatch::try_from_iter([("v", scalar.eval(&rows).expect("text"))]).expect("rows")),
+        Expr::Column(_) => panic!("computed"),
+    });
+    assert_eq!(values.collect::<Vec<_>>().concat(), ["1", "x"]);
 }
