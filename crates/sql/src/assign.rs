@@ -50,7 +50,9 @@ fn assignable(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Dictionary(_, values), to) => assignable(values, to),
         (DataType::List(a) | DataType::LargeList(a) | DataType::FixedSizeList(a, _), DataType::List(b)) => {
-            *a.data_type() == DataType::Null || a.data_type() == b.data_type() || assignable(a.data_type(), b.data_type())
+            *a.data_type() == DataType::Null
+                || a.data_type() == b.data_type()
+                || assignable(a.data_type(), b.data_type())
         }
         (DataType::Struct(a), DataType::Struct(b)) => {
             let same = |(x, y): (&Arc<Field>, &Arc<Field>)| {
@@ -334,7 +336,8 @@ mod tests {
             assert_eq!(error.code, code, "{text}: {error}");
             assert!(error.message.contains(text), "{error}");
         }
-        let stamps = to(&texts(&["2024-01-02 03:04:05.5", "2024-01-02"]), DataType::Timestamp(TimeUnit::Microsecond, None));
+        let stamps =
+            to(&texts(&["2024-01-02 03:04:05.5", "2024-01-02"]), DataType::Timestamp(TimeUnit::Microsecond, None));
         assert_eq!(stamps.expect("timestamps").null_count(), 0);
         let bytes = to(&texts(&["\\x00ff", "ab"]), DataType::Binary).expect("bytes");
         assert_eq!(bytes.as_binary::<i32>().value(0), [0, 255]);
@@ -351,7 +354,10 @@ mod tests {
         }
         let target = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
         let lists = to(&texts(&[r#"{"a \"b\"", "NULL", c d}"#]), target).expect("lists");
-        assert_eq!(lists.as_list::<i32>().value(0).as_string::<i32>(), &StringArray::from(vec!["a \"b\"", "NULL", "c d"]));
+        assert_eq!(
+            lists.as_list::<i32>().value(0).as_string::<i32>(),
+            &StringArray::from(vec!["a \"b\"", "NULL", "c d"])
+        );
     }
 
     #[test]

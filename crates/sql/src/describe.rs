@@ -61,16 +61,9 @@ pub fn show_schema(what: &ShowWhat) -> SchemaRef {
         ShowWhat::Tables => {
             text_columns(&["name", "state", "rows", "in", "applied", "late", "bad", "watermark", "reason"])
         }
-        ShowWhat::Views => text_columns(&[
-            "name",
-            "state",
-            "rows",
-            "changes",
-            "state_bytes",
-            "watermark",
-            "last_epoch",
-            "reason",
-        ]),
+        ShowWhat::Views => {
+            text_columns(&["name", "state", "rows", "changes", "state_bytes", "watermark", "last_epoch", "reason"])
+        }
         ShowWhat::Sinks => text_columns(&["name", "state", "epoch", "rows", "reason"]),
         ShowWhat::Epochs => text_columns(&["epoch", "epochs_with_rows", "p50_us", "p99_us"]),
         ShowWhat::Create(_) => text_columns(&["create_statement"]),
@@ -82,4 +75,12 @@ pub fn show_schema(what: &ShowWhat) -> SchemaRef {
 
 fn text_columns(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect::<Vec<_>>()))
+}
+
+/// The SQL name of a column's type.
+pub fn type_name(field: &Field) -> String {
+    match field.metadata().get("tidemill.type") {
+        Some(name) => name.clone(),
+        None => crate::sql_type::type_name(field.data_type()),
+    }
 }

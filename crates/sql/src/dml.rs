@@ -16,8 +16,8 @@ use crate::complete::row_text;
 use crate::error_map::arrow_error;
 use crate::statement::{fold, query_of};
 use crate::{
-    Catalog, DmlRows, Param, Planner, QueryRows, Relation, RelationKind, Snapshot, SqlError, StatementKind, batch, params,
-    state,
+    Catalog, DmlRows, Param, Planner, QueryRows, Relation, RelationKind, Snapshot, SqlError, StatementKind, batch,
+    params, state,
 };
 
 /// See [`Planner::dml`].
@@ -148,7 +148,8 @@ fn check_append_only(table: Arc<Relation>, verb: Verb) -> Result<Arc<Relation>, 
         return Ok(table);
     }
     let verb = if verb == Verb::Update { "UPDATE" } else { "DELETE" };
-    let message = format!("table \"{}\" only takes new rows, as it has a WATERMARK; {verb} is not possible", table.name);
+    let message =
+        format!("table \"{}\" only takes new rows, as it has a WATERMARK; {verb} is not possible", table.name);
     Err(SqlError::not_supported(message).hint("Create the table without WATERMARK to change its rows."))
 }
 
@@ -167,11 +168,10 @@ fn skeleton(text: &str) -> Result<(Box<ast::Query>, Box<ast::Select>), SqlError>
     let StatementKind::Query(mut query) = query_of(text)? else {
         return Err(SqlError::internal("a skeleton must be a query"));
     };
-    let body = std::mem::replace(query.body.as_mut(), SetExpr::Values(ast::Values {
-        explicit_row: false,
-        value_keyword: false,
-        rows: Vec::new(),
-    }));
+    let body = std::mem::replace(
+        query.body.as_mut(),
+        SetExpr::Values(ast::Values { explicit_row: false, value_keyword: false, rows: Vec::new() }),
+    );
     match body {
         SetExpr::Select(select) => Ok((query, select)),
         _ => Err(SqlError::internal("a skeleton must be a SELECT")),

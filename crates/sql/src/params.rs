@@ -30,10 +30,7 @@ pub(crate) fn placeholder(expr: &Expr) -> Option<Result<usize, SqlError>> {
 }
 
 /// Calls a function for each expression, inner ones first.
-fn visit<T: VisitMut>(
-    node: &mut T,
-    mut each: impl FnMut(&mut Expr) -> Result<(), SqlError>,
-) -> Result<(), SqlError> {
+fn visit<T: VisitMut>(node: &mut T, mut each: impl FnMut(&mut Expr) -> Result<(), SqlError>) -> Result<(), SqlError> {
     let flow = ast::visit_expressions_mut(node, |expr| match each(expr) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => ControlFlow::Break(error),
@@ -64,9 +61,8 @@ pub(crate) fn types(
     named: &[Option<DataType>],
 ) -> Result<Vec<DataType>, SqlError> {
     let found = inferred(planner, catalog, query)?;
-    let one = |(i, found): (usize, Option<DataType>)| {
-        named.get(i).cloned().flatten().or(found).unwrap_or(DataType::Utf8)
-    };
+    let one =
+        |(i, found): (usize, Option<DataType>)| named.get(i).cloned().flatten().or(found).unwrap_or(DataType::Utf8);
     Ok(found.into_iter().enumerate().map(one).collect())
 }
 
@@ -147,11 +143,7 @@ pub(crate) fn with_nulls(query: &ast::Query, types: &[DataType]) -> Result<ast::
 }
 
 /// Puts values in place of all parameters. Those without a type keep the value's, or are text.
-pub(crate) fn put<T: VisitMut>(
-    node: &mut T,
-    types: &[Option<DataType>],
-    values: &[Param],
-) -> Result<(), SqlError> {
+pub(crate) fn put<T: VisitMut>(node: &mut T, types: &[Option<DataType>], values: &[Param]) -> Result<(), SqlError> {
     let mut made: HashMap<usize, Expr> = HashMap::new();
     visit(node, |expr| {
         let Some(number) = placeholder(expr) else { return Ok(()) };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -19,8 +19,8 @@ use crate::error_map::sql_error;
 use crate::lower::reading;
 use crate::provider::Provider;
 use crate::scalar::BatchScalar;
-use crate::syntax::for_planning;
 use crate::sql_type::{field, output_type, type_name};
+use crate::syntax::for_planning;
 use crate::{
     Catalog, ColumnDefinition, CreateRelation, EventTime, Generated, Planner, Relation, RelationKind, SqlError, state,
 };
@@ -166,7 +166,9 @@ fn refuse_queries(expr: &Expr) -> Result<(), SqlError> {
     let mut refused = None;
     let walked = expr.apply(|expr| {
         refused = match expr {
-            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => Some("a subquery"),
+            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) => {
+                Some("a subquery")
+            }
             Expr::AggregateFunction(_) => Some("an aggregate function"),
             Expr::WindowFunction(_) => Some("a window function"),
             Expr::Unnest(_) => Some("unnest"),

@@ -114,7 +114,10 @@ fn structure(fields: &[ast::StructField]) -> Result<Fields, SqlError> {
     for (i, member) in fields.iter().enumerate() {
         let name = member.field_name.as_ref().map_or_else(|| format!("f{}", i + 1), fold);
         if result.iter().any(|known| *known.name() == name) {
-            return Err(SqlError::new(state::DUPLICATE_COLUMN, format!("field \"{name}\" is specified more than once")));
+            return Err(SqlError::new(
+                state::DUPLICATE_COLUMN,
+                format!("field \"{name}\" is specified more than once"),
+            ));
         }
         result.push(field(&name, &member.field_type, true)?);
     }
@@ -139,7 +142,9 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, None) => "timestamp without time zone",
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
         DataType::Interval(_) | DataType::Duration(_) => "interval",
-        DataType::List(element) | DataType::LargeList(element) => return format!("{}[]", type_name(element.data_type())),
+        DataType::List(element) | DataType::LargeList(element) => {
+            return format!("{}[]", type_name(element.data_type()));
+        }
         DataType::Struct(fields) => {
             let fields: Vec<_> = fields.iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
             return format!("struct<{}>", fields.join(", "));
@@ -179,9 +184,7 @@ pub(crate) fn cast_type(data_type: &DataType) -> Option<ast::DataType> {
 /// The type in which a value of a query goes to the user: what PostgreSQL would give, as a plain
 /// array.
 pub(crate) fn output_type(data_type: &DataType) -> DataType {
-    let within = |field: &FieldRef| {
-        Arc::new(field.as_ref().clone().with_data_type(output_type(field.data_type())))
-    };
+    let within = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(output_type(field.data_type())));
     match data_type {
         DataType::Null | DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,

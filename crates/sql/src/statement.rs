@@ -1,5 +1,6 @@
 //! Statements: PostgreSQL's through sqlparser, and the streaming ones.
 
+mod balance;
 mod copy;
 mod create;
 mod dialect;
@@ -20,9 +21,9 @@ use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
 use crate::{SqlError, state};
 use reader::Reader;
 
-pub use split::{Piece, split};
 pub(crate) use query::{expression_of, query_of};
 pub(crate) use reader::fold;
+pub use split::{Piece, split};
 
 /// One statement of a script.
 #[derive(Clone, Debug)]
@@ -350,9 +351,35 @@ fn statement(reader: &mut Reader<'_>, emit: Option<create::Emit>) -> Result<Stat
 /// The error for a statement that PostgreSQL knows but Tidemill does not, or for a slip.
 fn unknown_statement(reader: &Reader<'_>, word: &str) -> SqlError {
     const KNOWN: &[&str] = &[
-        "ALTER", "ANALYZE", "CALL", "CHECKPOINT", "CLUSTER", "COMMENT", "DO", "EXECUTE", "FLUSH", "GRANT", "IMPORT", "LISTEN",
-        "LOAD", "LOCK", "MERGE", "MOVE", "NOTIFY", "PREPARE", "REASSIGN", "REFRESH", "REINDEX", "RELEASE", "REPLACE",
-        "REVOKE", "SAVEPOINT", "SECURITY", "UNLISTEN", "USE", "VACUUM",
+        "ALTER",
+        "ANALYZE",
+        "CALL",
+        "CHECKPOINT",
+        "CLUSTER",
+        "COMMENT",
+        "DO",
+        "EXECUTE",
+        "FLUSH",
+        "GRANT",
+        "IMPORT",
+        "LISTEN",
+        "LOAD",
+        "LOCK",
+        "MERGE",
+        "MOVE",
+        "NOTIFY",
+        "PREPARE",
+        "REASSIGN",
+        "REFRESH",
+        "REINDEX",
+        "RELEASE",
+        "REPLACE",
+        "REVOKE",
+        "SAVEPOINT",
+        "SECURITY",
+        "UNLISTEN",
+        "USE",
+        "VACUUM",
     ];
     if !KNOWN.contains(&word) {
         return reader.expected("a statement");

@@ -298,7 +298,8 @@ fn descriptions() {
 #[tokio::test]
 async fn inserts() {
     let world = World::with(&[
-        "CREATE TABLE t (a int PRIMARY KEY, b text DEFAULT upper('x'), c numeric(6,2), d int AS (a * 2), e timestamptz DEFAULT now())",
+        "CREATE TABLE t (a int PRIMARY KEY, b text DEFAULT upper('x'), c numeric(6,2),
+            d int AS (a * 2), e timestamptz DEFAULT now())",
         "CREATE TABLE s (x bigint, y text)",
     ]);
     let added = async |sql: &str, params: &[Param]| {
@@ -445,7 +446,8 @@ async fn what_parses_can_be_planned_without_harm() {
 #[tokio::test]
 async fn memory_is_bounded() {
     let world = shop().await;
-    let many = "SELECT a.v AS a, b.v AS b FROM generate_series(1, 20000) AS a(v), generate_series(1, 20000) AS b(v) ORDER BY 2, 1";
+    let many = "SELECT a.v AS a, b.v AS b FROM generate_series(1, 20000) AS a(v), generate_series(1, 20000) AS b(v)
+        ORDER BY 2, 1";
     match world.query(many, &[]).await {
         Err(error) => assert!(matches!(error.code, "53200" | state::UNDEFINED_FUNCTION), "{error}"),
         Ok(rows) => panic!("{} rows", rows.len()),

@@ -8,9 +8,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableFactor, TableWithJoins, Value};
 
-use super::{
-    Run, Verb, check_keys, name_text, param_types, quoted, returning_query, row_count, skeleton, target,
-};
+use super::{Run, Verb, check_keys, name_text, param_types, quoted, returning_query, row_count, skeleton, target};
 use crate::assign::assign;
 use crate::complete::{batch, column_of, complete, default_of};
 use crate::error_map::arrow_error;
@@ -107,7 +105,9 @@ fn assignments_with_params(run: &Run<'_>, update: &ast::Update) -> Result<Vec<as
     let mut assignments = update.assignments.clone();
     for assignment in &mut assignments {
         let ast::AssignmentTarget::ColumnName(name) = &assignment.target else { continue };
-        let (Some(number), Ok(column)) = (placeholder(&assignment.value), assigned_column(&table, name)) else { continue };
+        let (Some(number), Ok(column)) = (placeholder(&assignment.value), assigned_column(&table, name)) else {
+            continue;
+        };
         if let Some(value) = run.params.get(number? - 1) {
             assignment.value = literal(value, Some(table.schema.field(column).data_type().clone()))?;
         }
@@ -143,10 +143,8 @@ fn update_change(
 }
 
 fn delete_change(catalog: &dyn Catalog, delete: &ast::Delete) -> Result<Change, SqlError> {
-    let refused = !delete.tables.is_empty()
-        || delete.output.is_some()
-        || !delete.order_by.is_empty()
-        || delete.limit.is_some();
+    let refused =
+        !delete.tables.is_empty() || delete.output.is_some() || !delete.order_by.is_empty() || delete.limit.is_some();
     let (ast::FromTable::WithFromKeyword(from) | ast::FromTable::WithoutKeyword(from)) = &delete.from;
     let ([only], false) = (from.as_slice(), refused) else {
         return Err(SqlError::not_supported("this form of DELETE is not supported"));
@@ -213,8 +211,9 @@ fn new_value(table: &Relation, column: usize, value: Expr) -> Result<Expr, SqlEr
     if table.generated.iter().any(|generated| generated.column == column) {
         let name = table.schema.field(column).name();
         let message = format!("column \"{name}\" can only be updated to DEFAULT");
-        return Err(SqlError::new(state::GENERATED_ALWAYS, message)
-            .detail(format!("Column \"{name}\" is a generated column.")));
+        return Err(
+            SqlError::new(state::GENERATED_ALWAYS, message).detail(format!("Column \"{name}\" is a generated column."))
+        );
     }
     Ok(value)
 }

@@ -127,10 +127,8 @@ fn listed(table: &Relation, insert: &ast::Insert) -> Result<Vec<usize>, SqlError
 
 /// The rows of a source that is nothing but `VALUES`.
 fn plain_values(source: &ast::Query) -> Option<&Vec<ast::Parens<Vec<Expr>>>> {
-    let plain = source.with.is_none()
-        && source.order_by.is_none()
-        && source.limit_clause.is_none()
-        && source.fetch.is_none();
+    let plain =
+        source.with.is_none() && source.order_by.is_none() && source.limit_clause.is_none() && source.fetch.is_none();
     match source.body.as_ref() {
         SetExpr::Values(values) if plain => Some(&values.rows),
         _ => None,
@@ -197,14 +195,11 @@ fn assemble(
 }
 
 fn is_default(expr: &Expr) -> bool {
-    matches!(expr, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+    matches!(expr, Expr::Identifier(ident)
+        if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
 }
 
-fn refuse_generated(
-    table: &Relation,
-    rows: &[ast::Parens<Vec<Expr>>],
-    columns: &[usize],
-) -> Result<(), SqlError> {
+fn refuse_generated(table: &Relation, rows: &[ast::Parens<Vec<Expr>>], columns: &[usize]) -> Result<(), SqlError> {
     for (i, column) in columns.iter().enumerate().filter(|(_, column)| is_generated(table, **column)) {
         if rows.iter().any(|row| !is_default(&row.content[i])) {
             return Err(generated_always(table, *column));
@@ -318,12 +313,7 @@ fn placed_params(
 }
 
 /// Puts the values of such parameters in their place.
-fn place_params(
-    run: &Run<'_>,
-    table: &Relation,
-    source: &mut ast::Query,
-    columns: &[usize],
-) -> Result<(), SqlError> {
+fn place_params(run: &Run<'_>, table: &Relation, source: &mut ast::Query, columns: &[usize]) -> Result<(), SqlError> {
     let SetExpr::Values(values) = source.body.as_mut() else { return Ok(()) };
     for row in &mut values.rows {
         for (cell, column) in row.content.iter_mut().zip(columns) {
@@ -341,7 +331,9 @@ fn on_conflict(table: &Relation, insert: &ast::Insert) -> Result<OnConflict, Sql
     let clause = match &insert.on {
         None => return Ok(OnConflict::Error),
         Some(ast::OnInsert::OnConflict(clause)) => clause,
-        Some(_) => return Err(SqlError::not_supported("ON DUPLICATE KEY UPDATE is not supported").hint("Use ON CONFLICT.")),
+        Some(_) => {
+            return Err(SqlError::not_supported("ON DUPLICATE KEY UPDATE is not supported").hint("Use ON CONFLICT."));
+        }
     };
     check_conflict_target(table, clause)?;
     match &clause.action {

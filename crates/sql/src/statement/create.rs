@@ -43,9 +43,35 @@ pub(super) fn create(reader: &mut Reader<'_>, emit: Option<Emit>) -> Result<Stat
 /// What cannot be created or dropped: known to PostgreSQL, or a slip.
 fn unknown(reader: &Reader<'_>, verb: &str, position: usize) -> SqlError {
     const KNOWN: &[&str] = &[
-        "INDEX", "UNIQUE", "SCHEMA", "DATABASE", "ROLE", "USER", "FUNCTION", "TYPE", "SEQUENCE", "EXTENSION", "TRIGGER",
-        "CONNECTION", "SECRET", "DOMAIN", "AGGREGATE", "PROCEDURE", "OPERATOR", "POLICY", "SERVER", "PUBLICATION",
-        "SUBSCRIPTION", "RULE", "CAST", "COLLATION", "CONVERSION", "LANGUAGE", "GROUP", "EVENT", "STATISTICS",
+        "INDEX",
+        "UNIQUE",
+        "SCHEMA",
+        "DATABASE",
+        "ROLE",
+        "USER",
+        "FUNCTION",
+        "TYPE",
+        "SEQUENCE",
+        "EXTENSION",
+        "TRIGGER",
+        "CONNECTION",
+        "SECRET",
+        "DOMAIN",
+        "AGGREGATE",
+        "PROCEDURE",
+        "OPERATOR",
+        "POLICY",
+        "SERVER",
+        "PUBLICATION",
+        "SUBSCRIPTION",
+        "RULE",
+        "CAST",
+        "COLLATION",
+        "CONVERSION",
+        "LANGUAGE",
+        "GROUP",
+        "EVENT",
+        "STATISTICS",
     ];
     match reader.peek_keyword() {
         Some(word) if KNOWN.contains(&word.as_str()) => {

@@ -12,12 +12,13 @@ use crate::{SqlError, state};
 /// The longest statement, in bytes.
 const MAX_STATEMENT: usize = 1 << 20;
 /// How many operators may follow one another, counting those around an open parenthesis.
-const MAX_CHAIN: usize = 1_000;
+const MAX_CHAIN: usize = 250;
+/// How many `AND`s and `OR`s may follow one another; such chains are made shallow once they are parsed.
+const MAX_LOGICAL: usize = 2_000;
 /// How many `UNION`s, `INTERSECT`s and `EXCEPT`s a statement may have. sqlparser's copying of each
 /// takes some 12 KiB of stack.
 const MAX_SET_OPERATIONS: usize = 64;
-/// How many parentheses and brackets may be open at once. Beyond about 20, sqlparser, which tries
-/// several readings of a parenthesis, takes exponential time on some texts.
+/// How many parentheses, brackets and `CASE`s may be open at once.
 const MAX_OPEN: usize = 64;
 
 /// Refuses a statement that is too long to be looked at.
@@ -29,8 +30,8 @@ pub(super) fn check_length(text: &str) -> Result<(), SqlError> {
     Err(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, message).hint("Load many rows with COPY or over HTTP."))
 }
 
-/// The operators since the last comma, at one level of nesting. The tree is at most as deep as all
-/// `AND`s and `OR`s, plus the longest chain between two of them.
+/// The operators since the last comma, at one level of nesting. `AND`s and `OR`s are counted by
+/// themselves: they are the outermost, and chains of them become shallow trees.
 #[derive(Clone, Copy, Default)]
 struct Chain {
     logical: usize,
@@ -50,7 +51,7 @@ impl Chain {
     }
 
     fn depth(&self) -> usize {
-        self.logical + self.longest
+        self.longest
     }
 }
 
@@ -93,6 +94,9 @@ pub(super) fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), (SqlError, &To
         }
         if set_operations > MAX_SET_OPERATIONS {
             return Err((too_complex("has too many set operations", MAX_SET_OPERATIONS), token));
+        }
+        if chain.logical > MAX_LOGICAL {
+            return Err((too_complex("chains too many conditions", MAX_LOGICAL), token));
         }
         if outer + chain.depth() > MAX_CHAIN {
             return Err((too_complex("chains too many operators", MAX_CHAIN), token));

@@ -23,7 +23,8 @@ pub(super) fn connector_options(reader: &mut Reader<'_>) -> Result<Options, SqlE
     let mut options = with_options(reader)?;
     for word in ["FORMAT", "ENCODE"] {
         if reader.eat(word) {
-            let value = reader.value(&format!("the name of a {}", if word == "FORMAT" { "format" } else { "encoding" }))?;
+            let value =
+                reader.value(&format!("the name of a {}", if word == "FORMAT" { "format" } else { "encoding" }))?;
             add(reader, &mut options, word.to_lowercase(), value.to_lowercase())?;
             if reader.at_token(&Token::LParen) {
                 parenthesized(reader, &mut options)?;
@@ -65,7 +66,9 @@ fn key(reader: &mut Reader<'_>) -> Result<String, SqlError> {
 
 fn add(reader: &Reader<'_>, options: &mut Options, key: String, value: String) -> Result<(), SqlError> {
     if options.iter().any(|(known, _)| *known == key) {
-        return Err(SqlError::new(state::SYNTAX_ERROR, format!("option \"{key}\" is given twice")).at(reader.position()));
+        return Err(
+            SqlError::new(state::SYNTAX_ERROR, format!("option \"{key}\" is given twice")).at(reader.position())
+        );
     }
     options.push((key, value));
     Ok(())

@@ -102,7 +102,9 @@ pub(super) fn explain(reader: &mut Reader<'_>, emit: Option<Emit>) -> Result<Sta
         Some("CREATE") => create(reader, emit)?,
         Some("INSERT" | "UPDATE" | "DELETE") => dml(reader)?,
         None | Some("SELECT" | "WITH" | "VALUES") => query(reader, emit)?,
-        Some("TABLE") => return Err(reader.not_supported("EXPLAIN TABLE").hint("EXPLAIN t, or EXPLAIN SELECT * FROM t.")),
+        Some("TABLE") => {
+            return Err(reader.not_supported("EXPLAIN TABLE").hint("EXPLAIN t, or EXPLAIN SELECT * FROM t."));
+        }
         Some(_) => {
             let _ = reader.eat("MATERIALIZED VIEW") || reader.eat("VIEW");
             let name = reader.name("a query or a view's name")?;

@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, TokenizerError, Word};
 
 use super::ObjectName;
+use super::balance::balance;
 use super::dialect::TidemillDialect;
 use crate::{SqlError, state};
 
@@ -13,8 +14,9 @@ const MAX_NESTING: usize = 50;
 
 /// The tokens of a statement; white space and comments are left out.
 pub(super) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
-    let mut tokens =
-        Tokenizer::new(&TidemillDialect::for_tokens(0), text).tokenize_with_location().map_err(|error| bad_token(text, &error))?;
+    let mut tokens = Tokenizer::new(&TidemillDialect::for_tokens(0), text)
+        .tokenize_with_location()
+        .map_err(|error| bad_token(text, &error))?;
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
     Ok(tokens)
 }
@@ -186,15 +188,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn expression(&mut self) -> Result<ast::Expr, SqlError> {
-        self.parser.parse_expr().map_err(|error| self.error(error))
+        self.parser.parse_expr().map(balance).map_err(|error| self.error(error))
     }
 
     pub(super) fn query(&mut self) -> Result<Box<ast::Query>, SqlError> {
-        self.parser.parse_query().map_err(|error| self.error(error))
+        self.parser.parse_query().map(balance).map_err(|error| self.error(error))
     }
 
     pub(super) fn statement(&mut self) -> Result<ast::Statement, SqlError> {
-        self.parser.parse_statement().map_err(|error| self.error(error))
+        self.parser.parse_statement().map(balance).map_err(|error| self.error(error))
     }
 
     /// sqlparser's error in our words.

@@ -14,7 +14,9 @@ pub(super) fn create_relation(reader: &mut Reader<'_>, source: bool) -> Result<S
     let if_not_exists = reader.eat("IF NOT EXISTS");
     let name = reader.name(if source { "a source's name" } else { "a table's name" })?;
     if reader.at("AS") {
-        return Err(reader.not_supported("CREATE TABLE AS").hint("Use CREATE MATERIALIZED VIEW, or CREATE TABLE and INSERT."));
+        return Err(reader
+            .not_supported("CREATE TABLE AS")
+            .hint("Use CREATE MATERIALIZED VIEW, or CREATE TABLE and INSERT."));
     }
     if reader.at("PARTITION OF") || reader.at("OF") {
         return Err(reader.not_supported("this form of CREATE TABLE"));
@@ -58,7 +60,9 @@ impl Body {
         if reader.eat("CONSTRAINT") {
             reader.identifier("a constraint's name")?;
             if !reader.at("PRIMARY KEY") {
-                return Err(reader.not_supported(&format!("a {} constraint", reader.peek_keyword().unwrap_or_default())));
+                return Err(
+                    reader.not_supported(&format!("a {} constraint", reader.peek_keyword().unwrap_or_default()))
+                );
             }
         }
         if reader.at("PRIMARY KEY") {
@@ -95,7 +99,9 @@ impl Body {
 
     fn set_primary_key(&mut self, columns: Vec<String>, position: usize) -> Result<(), SqlError> {
         if !self.primary_key.is_empty() {
-            return Err(SqlError::new(state::INVALID_TABLE_DEFINITION, "there can be only one primary key").at(position));
+            return Err(
+                SqlError::new(state::INVALID_TABLE_DEFINITION, "there can be only one primary key").at(position)
+            );
         }
         self.primary_key = columns;
         Ok(())
