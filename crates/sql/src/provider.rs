@@ -21,6 +21,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 
 use crate::error_map::sql_error;
+use crate::syntax::for_planning;
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, state};
 
 /// How deep views may be nested.
@@ -90,7 +91,9 @@ impl<'a> Provider<'a> {
 
     /// Plans a query.
     pub(crate) fn plan(&self, query: &ast::Query, context: &mut PlannerContext) -> Result<LogicalPlan> {
-        let statement = ast::Statement::Query(Box::new(query.clone()));
+        let mut query = query.clone();
+        crate::pg_catalog::rewrite(&mut query);
+        let statement = for_planning(ast::Statement::Query(Box::new(query)));
         SqlToRel::new_with_options(self, self.parser_options()).sql_statement_to_plan_with_context(statement, context)
     }
 
@@ -148,7 +151,7 @@ pub(crate) fn external(error: SqlError) -> DataFusionError {
 
 impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        let found = self.catalog.relation(name.schema(), name.table());
+        let found = crate::pg_catalog::resolve(self.catalog, name.schema(), name.table());
         let Some(relation) = found else {
             let message = format!("relation \"{name}\" does not exist");
             return Err(external(SqlError::new(state::UNDEFINED_TABLE, message)));
@@ -182,11 +185,12 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        None
+        Some(Arc::new(crate::sql_type::SqlTypes))
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.state().scalar_functions().get(name).cloned()
+        let known = self.state().scalar_functions().get(name).cloned();
+        known.or_else(|| crate::pg_catalog::function(self.catalog, name))
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
