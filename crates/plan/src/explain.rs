@@ -96,7 +96,8 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
                 .collect();
             let skip = if *offset > 0 { format!(" after {offset}") } else { String::new() };
             let per = if partition.is_empty() { String::new() } else { format!(" per {}", names(dataflow, input(0), partition)) };
-            format!("First {limit}{skip} by ({}){per}", order.join(", "))
+            let by = if order.is_empty() { String::new() } else { format!(" by ({})", order.join(", ")) };
+            format!("First {limit}{skip}{by}{per}")
         }
         Op::Union => "Union all".into(),
         Op::Recompute(recompute) => match recompute.keys.first().filter(|keys| !keys.is_empty()) {

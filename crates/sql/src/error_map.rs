@@ -28,9 +28,7 @@ pub(crate) fn sql_error(error: DataFusionError) -> SqlError {
         DataFusionError::NotImplemented(message) => SqlError::not_supported(clean(&message)),
         DataFusionError::ResourcesExhausted(message) => SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, clean(&message)),
         // Some of them are the user's: a missing signature, for one.
-        DataFusionError::Internal(message) => {
-            reworded(&message).unwrap_or_else(|| SqlError::internal(clean(&message)))
-        }
+        DataFusionError::Internal(message) => reworded(&message).unwrap_or_else(|| SqlError::internal(clean(&message))),
         DataFusionError::Plan(message)
         | DataFusionError::Execution(message)
         | DataFusionError::Configuration(message)
@@ -157,6 +155,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("must appear in the GROUP BY", state::GROUPING_ERROR),
     ("must be in the GROUP BY", state::GROUPING_ERROR),
     ("non-aggregate values", state::GROUPING_ERROR),
+    ("Too many columns", state::SYNTAX_ERROR),
     ("Cannot coerce", state::DATATYPE_MISMATCH),
     ("Cannot infer common", state::DATATYPE_MISMATCH),
     ("type_coercion", state::DATATYPE_MISMATCH),
@@ -201,7 +200,8 @@ fn reworded(message: &str) -> Option<SqlError> {
         return Some(duplicate(name));
     }
     if let Some(name) = between("column \"", "\" must appear in the GROUP BY") {
-        let message = format!("column \"{name}\" must appear in the GROUP BY clause or be used in an aggregate function");
+        let message =
+            format!("column \"{name}\" must appear in the GROUP BY clause or be used in an aggregate function");
         return Some(SqlError::new(state::GROUPING_ERROR, message));
     }
     None

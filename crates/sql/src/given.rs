@@ -211,7 +211,8 @@ impl BatchQuery {
     }
 
     fn run(&self, inputs: &[RecordBatch]) -> Result<RecordBatch> {
-        let given = inputs.iter().zip(&self.inputs).map(|(rows, schema)| conform(rows, schema)).collect::<Result<_>>()?;
+        let given =
+            inputs.iter().zip(&self.inputs).map(|(rows, schema)| conform(rows, schema)).collect::<Result<_>>()?;
         let config = self.session.config().clone().with_extension(Arc::new(GivenRows(given)));
         let context = Arc::new(TaskContext::from(self.session.as_ref()).with_session_config(config));
         let plan = reset_plan_states(self.plan.clone())?;

@@ -233,7 +233,11 @@ impl ContextProvider for Provider<'_> {
 impl Planner {
     /// The plan of a query, neither coerced nor optimised. Scans are over [`RelationSource`]s; plain
     /// views are expanded.
-    pub(crate) fn logical_plan(&self, catalog: &dyn Catalog, query: &ast::Query) -> std::result::Result<LogicalPlan, SqlError> {
+    pub(crate) fn logical_plan(
+        &self,
+        catalog: &dyn Catalog,
+        query: &ast::Query,
+    ) -> std::result::Result<LogicalPlan, SqlError> {
         self.logical_plan_in(catalog, query, &mut PlannerContext::new())
     }
 
@@ -245,11 +249,5 @@ impl Planner {
         context: &mut PlannerContext,
     ) -> std::result::Result<LogicalPlan, SqlError> {
         Provider::new(self, catalog).plan(query, context).map_err(sql_error)
-    }
-
-    /// Coerces types and optimises, for running as a batch. (Views go another way: they keep only
-    /// rules that are valid on changing inputs.)
-    pub(crate) fn optimize(&self, plan: &LogicalPlan) -> std::result::Result<LogicalPlan, SqlError> {
-        self.session().optimize(plan).map_err(sql_error)
     }
 }

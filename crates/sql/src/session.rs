@@ -19,7 +19,9 @@ pub(crate) fn session() -> SessionState {
         .with_query_planner(Arc::new(BatchPlanner))
         .build();
     // Registering into a fresh session fails only for functions that it has already.
-    if let Err(error) = datafusion_functions_json::register_all(&mut state).and_then(|()| functions::register(&mut state)) {
+    if let Err(error) =
+        datafusion_functions_json::register_all(&mut state).and_then(|()| functions::register(&mut state))
+    {
         unreachable!("functions register once: {error}");
     }
     state

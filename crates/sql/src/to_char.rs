@@ -164,7 +164,9 @@ impl Format {
                 let head = rest.get(..pattern.0.len());
                 // Patterns that print digits may be written in lower case too.
                 head == Some(pattern.0)
-                    || prints_digits(pattern.0) && upper(pattern.0) && head.is_some_and(|h| h.eq_ignore_ascii_case(pattern.0))
+                    || prints_digits(pattern.0)
+                        && upper(pattern.0)
+                        && head.is_some_and(|h| h.eq_ignore_ascii_case(pattern.0))
             };
             if first == '"' {
                 let (quoted, after) = rest[1..].split_once('"').unwrap_or((&rest[1..], ""));
@@ -241,7 +243,8 @@ fn write_name(out: &mut String, pattern: &str, time: &NaiveDateTime) -> std::fmt
         "month" | "mon" => (time.format("%b").to_string(), time.format("%B").to_string()),
         _ => (time.format("%a").to_string(), time.format("%A").to_string()),
     };
-    let name = if matches!(pattern.len(), 5) || pattern.eq_ignore_ascii_case("day") { format!("{long:<9}") } else { short };
+    let name =
+        if matches!(pattern.len(), 5) || pattern.eq_ignore_ascii_case("day") { format!("{long:<9}") } else { short };
     match pattern {
         _ if pattern.chars().all(|c| c.is_ascii_uppercase()) => out.write_str(&name.to_uppercase()),
         _ if pattern.chars().all(|c| c.is_ascii_lowercase()) => out.write_str(&name.to_lowercase()),

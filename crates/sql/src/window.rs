@@ -1,4 +1,4 @@
-//! Window table functions: `TUMBLE`, `HOP` and `SESSION` in `FROM`.
+//! Window table functions: `TUMBLE`, `HOP`, `CUMULATE` and `SESSION` in `FROM`.
 //!
 //! `TUMBLE(t, ts, INTERVAL '1 minute')` and `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), ...))` become a
 //! [`WindowNode`], a logical node of ours that adds `window_start` and `window_end` to its input.
@@ -9,11 +9,13 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
-use datafusion::common::{DFSchema, DFSchemaRef, DataFusionError, Result, ScalarValue};
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor};
 use tidemill_delta::Micros;
@@ -112,7 +114,7 @@ impl UserDefinedLogicalNodeCore for WindowNode {
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name_of_kind(), self.time)
+        write!(f, "{} {} {:?}", self.name_of_kind(), self.time, self.kind)
     }
 
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
@@ -165,6 +167,7 @@ impl RelationPlanner for WindowPlanner {
 enum Function {
     Tumble,
     Hop,
+    Cumulate,
     Session,
 }
 
@@ -173,6 +176,7 @@ fn function_of(name: &ast::ObjectName) -> Option<Function> {
     match part.as_ident()?.value.to_ascii_lowercase().as_str() {
         "tumble" => Some(Function::Tumble),
         "hop" => Some(Function::Hop),
+        "cumulate" => Some(Function::Cumulate),
         "session" => Some(Function::Session),
         _ => None,
     }
@@ -205,8 +209,11 @@ fn plan_function(
         return Err(usage(function));
     }
     check_time(&time, &input)?;
-    let node = WindowNode::new(input, time, columns, kind)?;
-    let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+    let node = WindowNode::new(input, time.clone(), columns, kind)?;
+    let mut plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+    if let (Function::Cumulate, WindowKind::Fixed { size, .. }) = (function, kind) {
+        plan = cumulate(plan, time, size)?;
+    }
     Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }
 
@@ -216,14 +223,19 @@ fn window_kind(function: Function, intervals: &[Micros]) -> Result<WindowKind> {
         (Function::Tumble, &[size, origin]) => WindowKind::Fixed { size, slide: size, origin },
         (Function::Hop, &[slide, size]) => WindowKind::Fixed { size, slide, origin: 0 },
         (Function::Hop, &[slide, size, origin]) => WindowKind::Fixed { size, slide, origin },
+        (Function::Cumulate, &[slide, size]) => WindowKind::Fixed { size, slide, origin: 0 },
         (Function::Session, &[gap]) => WindowKind::Session { gap },
         _ => return Err(usage(function)),
     };
-    let lengths = if function == Function::Hop { &intervals[..2] } else { &intervals[..1] };
+    let two = matches!(function, Function::Hop | Function::Cumulate);
+    let lengths = if two { &intervals[..2] } else { &intervals[..1] };
     if lengths.iter().any(|length| *length <= 0) {
         return Err(invalid("the length of a window must be positive"));
     }
     match kind {
+        WindowKind::Fixed { size, slide, .. } if function == Function::Cumulate && size % slide != 0 => {
+            Err(invalid("the size of a CUMULATE must be a multiple of its step"))
+        }
         WindowKind::Fixed { size, slide, .. } if slide > size => {
             Err(invalid("the slide of a HOP must not be longer than its windows: rows between windows would be lost"))
         }
@@ -232,6 +244,25 @@ fn window_kind(function: Function, intervals: &[Micros]) -> Result<WindowKind> {
         }
         kind => Ok(kind),
     }
+}
+
+/// Growing windows are those of a `HOP` that end within the row's own stretch of `size`; they start
+/// where it starts.
+fn cumulate(hop: LogicalPlan, time: Expr, size: Micros) -> Result<LogicalPlan> {
+    let interval = |micros: Micros| {
+        let nanos = IntervalMonthDayNano::new(0, 0, micros.saturating_mul(1000));
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(nanos)), None)
+    };
+    let stretch = |time: Expr| datafusion::functions::datetime::date_bin().call(vec![interval(size), time]);
+    let end = Expr::Column(Column::new_unqualified(WINDOW_END));
+    let within = end.clone().lt_eq(stretch(time) + interval(size));
+    let columns = hop.schema().columns();
+    let exprs = columns.into_iter().map(|column| match column.relation.is_none() && column.name == WINDOW_START {
+        true => stretch(end.clone() - interval(1)).alias(WINDOW_START),
+        false => Expr::Column(column),
+    });
+    let exprs: Vec<_> = exprs.collect();
+    LogicalPlanBuilder::from(hop).filter(within)?.project(exprs)?.build()
 }
 
 /// In how many windows a row can be; more is taken for a mistake in the intervals.
@@ -357,6 +388,7 @@ fn usage(function: Function) -> DataFusionError {
     invalid(match function {
         Function::Tumble => "usage: TUMBLE(table, time_column, size [, origin])",
         Function::Hop => "usage: HOP(table, time_column, slide, size [, origin])",
+        Function::Cumulate => "usage: CUMULATE(table, time_column, step, size)",
         Function::Session => "usage: SESSION(table, time_column, gap [, PARTITION BY columns])",
     })
 }

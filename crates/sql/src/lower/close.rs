@@ -68,8 +68,6 @@ impl Lower<'_> {
             node.bounds.first().map(|b| node.schema.field(b.column).name())
         });
         let column = lost.unwrap_or(time);
-        error.hint(format!(
-            "Keep {column} in the view: group by window_start and window_end, and select one of them."
-        ))
+        error.hint(format!("Keep {column} in the view: group by window_start and window_end, and select one of them."))
     }
 }

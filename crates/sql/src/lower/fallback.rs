@@ -7,10 +7,10 @@ use datafusion::common::{DFSchema, DFSchemaRef, Result};
 use datafusion::logical_expr::{Extension, LogicalPlan, Unnest};
 use tidemill_plan::{Edge, NodeId, Op, RecomputePlan, Route};
 
-use super::rel::{Rel, column_as, node_schema};
 use super::Lower;
-use crate::label::tidy;
+use super::rel::{Rel, column_as, node_schema};
 use crate::given::{BatchQuery, GivenNode};
+use crate::label::tidy;
 use crate::scalar::storage_type;
 
 impl Lower<'_> {
@@ -63,8 +63,7 @@ impl Lower<'_> {
     ) -> Result<NodeId> {
         let fields = plan.schema().fields().iter().enumerate();
         let name = |i: usize, own: &'_ str| names.and_then(|n| n.get(i)).map_or(own.to_string(), String::clone);
-        let fields: Vec<_> =
-            fields.map(|(i, f)| (name(i, f.name()), storage_type(f.data_type()))).collect();
+        let fields: Vec<_> = fields.map(|(i, f)| (name(i, f.name()), storage_type(f.data_type()))).collect();
         let out = node_schema(fields.iter().map(|(n, t)| (n.as_str(), t.clone())))?;
         let schemas = schemas.iter().map(|s| s.inner().clone()).collect();
         let query = BatchQuery::new(self.session(), plan, schemas, out.clone())?;

@@ -1,8 +1,8 @@
 //! Joins.
 
 use arrow::datatypes::DataType;
-use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality, Result};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality, Result};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan, lit};
 use tidemill_plan::{Bound, Edge, JoinKind, JoinPlan, NodeId, Op, Route};
@@ -36,8 +36,7 @@ impl Lower<'_> {
             Ok(false)
         };
         if join.null_aware {
-            let mut keys =
-                join.on.iter().flat_map(|(l, r)| [(l, join.left.as_ref()), (r, join.right.as_ref())]);
+            let mut keys = join.on.iter().flat_map(|(l, r)| [(l, join.left.as_ref()), (r, join.right.as_ref())]);
             if join.filter.is_some() || nullable(&mut keys)? {
                 // NOT IN is NULL where a NULL is in the list, which a plain anti join does not know.
                 return self.fallback(plan);

@@ -135,8 +135,7 @@ mod tests {
     /// Left: 0 = bid time. Right: 1 = window end. `end - 10 s <= time <= end`.
     fn interval() -> (Sides, Vec<AtMost>) {
         let sides = Sides { width: 1, bounds: vec![bound(0, 1), bound(1, 0)], append_only: [true, false] };
-        let known =
-            vec![AtMost { least: 1, most: 0, slack: 10 * SECOND }, AtMost { least: 0, most: 1, slack: 0 }];
+        let known = vec![AtMost { least: 1, most: 0, slack: 10 * SECOND }, AtMost { least: 0, most: 1, slack: 0 }];
         (sides, known)
     }
 

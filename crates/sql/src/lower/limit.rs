@@ -5,12 +5,12 @@ use datafusion::common::Result;
 use datafusion::logical_expr::{FetchType, LogicalPlan, SkipType, SortExpr};
 use tidemill_plan::{OrderBy, TopNPlan};
 
-use super::rel::{Rel, column_as, unique_columns};
 use super::Lower;
+use super::rel::{Rel, column_as, unique_columns};
 use crate::Notice;
+use crate::SqlError;
 use crate::label::label;
 use crate::provider::external;
-use crate::SqlError;
 
 /// "All rows": no collection gets there, and sums with an offset do not overflow.
 const NO_LIMIT: usize = usize::MAX / 4;

@@ -152,21 +152,19 @@ impl<'a> Lower<'a> {
     }
 
     /// Adds a node, or finds the equal one that exists.
-    fn push(
-        &mut self,
-        op: Op,
-        inputs: Vec<Edge>,
-        schema: SchemaRef,
-        append_only: bool,
-        bounds: Vec<Bound>,
-    ) -> NodeId {
-        let key = format!("{op:?} {inputs:?} {:?}", schema.fields());
-        if let Some(node) = self.known.get(&key) {
+    fn push(&mut self, op: Op, inputs: Vec<Edge>, schema: SchemaRef, append_only: bool, bounds: Vec<Bound>) -> NodeId {
+        // The text of a recomputed plan leaves things out, so it cannot tell equal ones.
+        let key = match op {
+            Op::Recompute(_) => None,
+            _ => Some(format!("{op:?} {inputs:?} {:?}", schema.fields())),
+        };
+        if let Some(node) = key.as_ref().and_then(|key| self.known.get(key)) {
             return *node;
         }
+        let node = self.nodes.len();
         self.nodes.push(Node { op, inputs, schema, append_only, bounds });
-        self.known.insert(key, self.nodes.len() - 1);
-        self.nodes.len() - 1
+        self.known.extend(key.map(|key| (key, node)));
+        node
     }
 
     /// Lowers a plan; the result has an expression for each of the plan's columns.

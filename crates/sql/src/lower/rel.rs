@@ -223,12 +223,7 @@ impl Lower<'_> {
     }
 
     /// A node that gives at least `exprs`, and where each of them is.
-    pub(super) fn node_with(
-        &mut self,
-        rel: Rel,
-        exprs: Vec<Expr>,
-        names: &[String],
-    ) -> Result<(NodeId, Vec<usize>)> {
+    pub(super) fn node_with(&mut self, rel: Rel, exprs: Vec<Expr>, names: &[String]) -> Result<(NodeId, Vec<usize>)> {
         let (mut distinct, mut distinct_names, mut places): (Vec<Expr>, Vec<String>, Vec<usize>) = Default::default();
         for (i, expr) in exprs.into_iter().enumerate() {
             let expr = plain(expr, &rel.columns);

@@ -6,7 +6,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, lit};
+use datafusion::logical_expr::{Expr, TableScan, lit};
 use tidemill_plan::{Bound, ColumnPath, Input, NodeId, Op};
 
 use super::rel::{Base, Rel, node_schema, unique_columns};
@@ -143,9 +143,7 @@ impl Lower<'_> {
         let columns = unique_columns(fields.iter().map(|f| (f.name().as_str(), f.data_type().clone())))?;
         let mut rel = Rel::new(Base::Scan(relation), columns);
         if !scan.filters.is_empty() {
-            let full = LogicalPlan::TableScan(TableScan { projection: None, ..scan.clone() });
             let schema = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?;
-            debug_assert_eq!(full.expressions().len(), scan.filters.len());
             rel = self.filter(rel, &schema, &scan.filters)?;
         }
         if let Some(projection) = &scan.projection {
@@ -162,8 +160,7 @@ impl Lower<'_> {
         exprs: Vec<Expr>,
     ) -> Result<(NodeId, DFSchemaRef, Vec<Expr>)> {
         let read = reading(columns, exprs)?;
-        let schema =
-            node_schema(read.columns.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())))?;
+        let schema = node_schema(read.columns.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())))?;
         let bound = |path: &ColumnPath| {
             relation.bounds.iter().find(|b| path.fields.is_empty() && b.column == path.column).map(|b| b.offset)
         };

@@ -72,8 +72,7 @@ impl Lower<'_> {
         }
         let mut needed = Columns::default();
         let name = label;
-        let own: Vec<_> =
-            session.keys.iter().map(|k| needed.place(column_at(&rel.columns, *k), name)).collect();
+        let own: Vec<_> = session.keys.iter().map(|k| needed.place(column_at(&rel.columns, *k), name)).collect();
         let time = needed.place(column_at(&rel.columns, session.time), name);
         let moved = columns.exprs.iter();
         let moved: Vec<_> =
