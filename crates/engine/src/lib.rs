@@ -2,10 +2,29 @@
 //!
 //! The doors (`serve`, the command line) see [`Engine`], [`Session`] and [`Subscription`].
 
-mod api;
+mod catalog;
+mod conductor;
+mod config;
+mod define;
+mod engine;
+mod event_time;
+mod published;
+mod replica;
+mod session;
+mod side_table;
+mod sink;
+mod source;
+mod status;
+mod subscription;
+mod table;
 
-pub use api::*;
+pub use config::Config;
+pub use engine::{Engine, Receipt};
+pub use session::{CopyOutRows, Response, Session, change_rows, change_schema};
+pub use status::{EngineStatus, RelationStatus, SinkStatus};
+pub use subscription::{Change, SubscribeFrom, Subscription};
 pub use tidemill_connect::BadRow;
 pub use tidemill_sql::{
-    CopyFormat, CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind, parse, state,
+    CopyFormat, CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind,
+    parse, state,
 };

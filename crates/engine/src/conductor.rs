@@ -1,0 +1,244 @@
+//! The conductor: cuts epochs, feeds the workers, publishes what they finish.
+//!
+//! One thread. It takes what has arrived (statements' writes, ingested rows, sources' batches),
+//! fixes the watermarks, and begins an epoch with it as soon as fewer than a few epochs are in
+//! flight: a quiet system takes tiny epochs, a busy one large ones. When the workers are done with
+//! an epoch, all views' changes of it become visible at once.
+
+mod catch_up;
+mod cut;
+mod publish;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use tidemill_connect::{BadRow, Sink, Source};
+use tidemill_dataflow::{Guards, Loop, Output, ViewSpec};
+use tidemill_delta::{Delta, Epoch, Micros};
+use tidemill_plan::RelationId;
+use tidemill_sql::{Relation, SqlError};
+use tokio::sync::{mpsc, oneshot};
+
+use self::catch_up::CatchUp;
+use crate::engine::Inner;
+use crate::event_time::Prepared;
+use crate::sink::RunningSink;
+use crate::source::RunningSource;
+use crate::table::{PrimaryKey, TableChange};
+
+/// An answer for whoever asked.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, SqlError>>;
+
+/// What the conductor is asked to do.
+pub(crate) enum Request {
+    /// Changes of tables, all in one epoch or none.
+    Write { changes: Vec<(RelationId, TableChange)>, reply: Reply<Epoch> },
+    /// Rows from outside; answered when they are in an epoch, or when it is published.
+    Ingest { table: RelationId, rows: Vec<Prepared>, upsert: bool, bad: Vec<BadRow>, wait: bool, reply: Reply<Epoch> },
+    /// A new object.
+    Define(Box<Define>),
+    /// Objects go, dependents first.
+    Drop { ids: Vec<RelationId>, reply: Reply<()> },
+    /// Sources begin to read.
+    StartSources,
+    /// Answer when all bounded input has been read and its effects are published.
+    EndOfInput { reply: Reply<()> },
+    /// Something has moved: look.
+    Wake,
+    /// Finish what is begun and stop.
+    Shutdown,
+}
+
+/// A new table, source, view or sink.
+pub(crate) struct Define {
+    /// The relation and those beside it.
+    pub(crate) relations: Vec<Arc<Relation>>,
+    /// A view's dataflow.
+    pub(crate) spec: Option<Arc<ViewSpec>>,
+    /// The definition for other processes.
+    pub(crate) text: String,
+    pub(crate) source: Option<Arc<dyn Source>>,
+    /// A sink, its name, and whose changes it takes.
+    pub(crate) sink: Option<(RelationId, String, RelationId, Box<dyn Sink>)>,
+    /// Whether its rows are kept for readers.
+    pub(crate) keep: bool,
+    pub(crate) reply: Reply<()>,
+}
+
+/// An epoch that the workers are on.
+struct InFlight {
+    epoch: Epoch,
+    began: u64,
+    /// Changes of tables and side tables, visible with the epoch.
+    writes: Vec<(RelationId, Delta)>,
+    replies: Vec<Reply<Epoch>>,
+    /// Views that are live from this epoch on.
+    live: Vec<RelationId>,
+    rows: u64,
+}
+
+/// How a view's creator is told.
+struct Waiting {
+    view: RelationId,
+    reply: Reply<()>,
+}
+
+/// The conductor's state.
+pub(crate) struct Conductor {
+    shared: Arc<Inner>,
+    requests: mpsc::Receiver<Request>,
+    outputs: Receiver<Output>,
+    loop_: Option<Loop>,
+    guards: Option<Guards>,
+    next_epoch: Epoch,
+    in_flight: VecDeque<InFlight>,
+    /// Requests not yet in an epoch.
+    queue: VecDeque<Request>,
+    queued_rows: usize,
+    /// Outputs of epochs that are not done yet.
+    finished: BTreeMap<Epoch, Vec<Output>>,
+    relations: BTreeMap<RelationId, Arc<Relation>>,
+    keys: BTreeMap<RelationId, PrimaryKey>,
+    sources: BTreeMap<RelationId, RunningSource>,
+    sinks: BTreeMap<RelationId, RunningSink>,
+    specs: BTreeMap<RelationId, Arc<ViewSpec>>,
+    failed: BTreeSet<RelationId>,
+    /// The watermark that the rows so far allow, and the one in force.
+    reached: BTreeMap<RelationId, Micros>,
+    in_force: BTreeMap<RelationId, Micros>,
+    /// Rows for side tables, to enter the next epoch.
+    side_rows: Vec<(RelationId, Delta)>,
+    removals: Vec<RelationId>,
+    catching_up: BTreeMap<RelationId, CatchUp>,
+    waiting: Vec<Waiting>,
+    end_waiters: Vec<Reply<()>>,
+    stopping: bool,
+    spread: usize,
+}
+
+impl Conductor {
+    pub(crate) fn new(
+        shared: Arc<Inner>,
+        requests: mpsc::Receiver<Request>,
+        outputs: Receiver<Output>,
+        loop_: Loop,
+        guards: Guards,
+    ) -> Self {
+        Conductor {
+            shared,
+            requests,
+            outputs,
+            loop_: Some(loop_),
+            guards: Some(guards),
+            next_epoch: 1,
+            in_flight: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued_rows: 0,
+            finished: BTreeMap::new(),
+            relations: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            specs: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            reached: BTreeMap::new(),
+            in_force: BTreeMap::new(),
+            side_rows: Vec::new(),
+            removals: Vec::new(),
+            catching_up: BTreeMap::new(),
+            waiting: Vec::new(),
+            end_waiters: Vec::new(),
+            stopping: false,
+            spread: 0,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            while self.queued_rows < self.shared.config.max_epoch_rows * 2 {
+                match self.requests.try_recv() {
+                    Ok(request) => self.take(request),
+                    Err(_) => break,
+                }
+            }
+            self.publish();
+            if self.cut() {
+                continue;
+            }
+            self.answer_end_of_input();
+            if self.stopping && self.in_flight.is_empty() {
+                break;
+            }
+            match self.requests.blocking_recv() {
+                Some(request) => self.take(request),
+                None => self.stopping = true,
+            }
+        }
+        self.stop();
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Wake => self.shared.awake.store(false, std::sync::atomic::Ordering::Release),
+            Request::StartSources => self.sources.values_mut().for_each(RunningSource::start),
+            Request::EndOfInput { reply } => self.end_waiters.push(reply),
+            Request::Shutdown => self.stopping = true,
+            other => {
+                self.queued_rows += rows_of(&other);
+                self.queue.push_back(other);
+            }
+        }
+    }
+
+    /// Tells those who wait for the end of input.
+    fn answer_end_of_input(&mut self) {
+        if self.end_waiters.is_empty() {
+            return;
+        }
+        if let Some(endless) = self.sources.values().find(|s| !s.bounded()) {
+            let message = format!("source \"{}\" has no end to wait for", endless.relation.name);
+            let code = tidemill_sql::state::OBJECT_NOT_IN_PREREQUISITE_STATE;
+            return self.answer_all(Err(SqlError::new(code, message)));
+        }
+        if let Some(failed) = self.sources.values().find(|s| s.failed.is_some()) {
+            let reason = failed.failed.clone().unwrap_or_default();
+            let message = format!("source \"{}\" stopped: {reason}", failed.relation.name);
+            return self.answer_all(Err(SqlError::new("58000", message)));
+        }
+        let idle = self.in_flight.is_empty() && self.queue.is_empty() && self.catching_up.is_empty();
+        if idle && self.sources.values().all(RunningSource::ended) {
+            let waits: Vec<_> = self.sinks.values().map(RunningSink::flush).collect();
+            waits.into_iter().for_each(|w| {
+                let _ = w.recv();
+            });
+            self.answer_all(Ok(()));
+        }
+    }
+
+    fn answer_all(&mut self, answer: Result<(), SqlError>) {
+        for reply in self.end_waiters.drain(..) {
+            let _ = reply.send(answer.clone());
+        }
+    }
+
+    fn stop(mut self) {
+        self.sources.values_mut().for_each(RunningSource::stop);
+        std::mem::take(&mut self.sinks).into_values().for_each(RunningSink::finish);
+        // Without a source of epochs the workers finish what is in flight, and end.
+        self.loop_ = None;
+        self.guards = None;
+    }
+}
+
+fn rows_of(request: &Request) -> usize {
+    match request {
+        Request::Ingest { rows, .. } => rows.iter().map(|p| p.rows.num_rows()).sum(),
+        Request::Write { changes, .. } => {
+            let rows = |c: &TableChange| c.added.iter().chain(&c.removed).map(|b| b.num_rows()).sum::<usize>();
+            changes.iter().map(|(_, c)| rows(c)).sum()
+        }
+        _ => 0,
+    }
+}

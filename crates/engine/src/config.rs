@@ -1,0 +1,38 @@
+//! How an engine runs.
+
+/// How an engine runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker threads in this process.
+    pub workers: usize,
+    /// All processes' addresses for the exchange of rows; one entry or none: no network.
+    pub hosts: Vec<String>,
+    /// This process's place in `hosts`. Process 0 takes statements and serves.
+    pub index: usize,
+    /// At most about this many rows enter in one epoch.
+    pub max_epoch_rows: usize,
+    /// Epochs that may be in flight at once.
+    pub epochs_in_flight: usize,
+    /// Bytes of changes kept per view for subscribers that come back.
+    pub history_bytes: usize,
+    /// Start reading a source when its first view is created; else
+    /// [`Engine::start_sources`](crate::Engine::start_sources) does.
+    pub auto_start_sources: bool,
+    /// Keep rows of views for `SELECT`; a benchmark that only has sinks does without.
+    pub materialize: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            workers: 1,
+            hosts: Vec::new(),
+            index: 0,
+            max_epoch_rows: 65_536,
+            epochs_in_flight: 4,
+            history_bytes: 64 << 20,
+            auto_start_sources: true,
+            materialize: true,
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! `CREATE` and `DROP`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidemill_connect::{create_sink, create_source};
+use tidemill_plan::RelationId;
+use tidemill_sql::{
+    Catalog, CreateRelation, CreateSink, CreateView, DropKind, Notice, ObjectName, Relation, RelationKind, SqlError,
+    state,
+};
+
+use super::{Response, Session};
+use crate::catalog::{CatalogState, SinkEntry, kind_name};
+use crate::conductor::{Define, Request};
+use crate::define::{define_relation, define_view, defined_query};
+use crate::replica::definition;
+
+/// Whether a name is free.
+enum Name {
+    Free,
+    /// It is taken, and that is fine.
+    Keep(Notice),
+    /// It is taken by something that has to go first.
+    Replace(RelationId),
+}
+
+fn name_state(catalog: &CatalogState, name: &ObjectName, keep: bool, replace: bool) -> Result<Name, SqlError> {
+    let taken = catalog.relation(name.namespace.as_deref(), &name.name).map(|r| r.id);
+    let taken = taken.or_else(|| catalog.sink(&name.name).map(|s| s.id));
+    let Some(id) = taken else { return Ok(Name::Free) };
+    if replace {
+        return Ok(Name::Replace(id));
+    }
+    if keep {
+        let message = format!("relation \"{}\" already exists, skipping", name.name);
+        return Ok(Name::Keep(Notice { message, hint: None }));
+    }
+    let error = SqlError::new(state::DUPLICATE_TABLE, format!("relation \"{}\" already exists", name.name));
+    Err(match name.position {
+        Some(position) => error.at(position),
+        None => error,
+    })
+}
+
+/// Names with a `$` belong to side tables; only `public` can be added to.
+fn check_name(name: &ObjectName) -> Result<(), SqlError> {
+    if name.name.contains('$') {
+        let message = format!("the name \"{}\" is reserved: a $ marks the tables beside another one", name.name);
+        return Err(SqlError::new("42602", message));
+    }
+    match name.namespace.as_deref() {
+        None | Some("public") => Ok(()),
+        Some(other) => {
+            let message = format!("objects can only be created in schema \"public\", not in \"{other}\"");
+            Err(SqlError::not_supported(message))
+        }
+    }
+}
+
+impl Session {
+    pub(super) async fn create_relation(&mut self, create: &CreateRelation, text: &str) -> Result<Response, SqlError> {
+        let tag = if create.source { "CREATE SOURCE" } else { "CREATE TABLE" };
+        check_name(&create.name)?;
+        let inner = self.engine.inner.clone();
+        let _one_at_a_time = inner.ddl.lock().await;
+        if let Name::Keep(notice) = name_state(&inner.catalog(), &create.name, create.if_not_exists, false)? {
+            self.notices.push(notice);
+            return Ok(Response::Done(tag.into()));
+        }
+        let id = inner.new_id();
+        let relations = define_relation(&inner.planner, id, create, text)?;
+        let source = if create.source {
+            let relation = &relations[0];
+            let required = |c: &usize| {
+                !relation.schema.field(*c).is_nullable() && !relation.generated.iter().any(|g| g.column == *c)
+            };
+            let not_null: Vec<usize> = (0..relation.schema.fields().len()).filter(required).collect();
+            let source = create_source(&create.options, &relation.schema, &not_null);
+            Some(source.map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?)
+        } else {
+            None
+        };
+        let (shown, text) = (relations.clone(), definition(id, text));
+        inner
+            .ask(|reply| {
+                let define = Define { relations: shown, spec: None, text, source, sink: None, keep: true, reply };
+                Request::Define(Box::new(define))
+            })
+            .await?;
+        inner.change_catalog(|catalog| {
+            for (i, relation) in relations.into_iter().enumerate() {
+                let reads = if i == 0 { BTreeSet::new() } else { BTreeSet::from([id]) };
+                let options = if i == 0 { create.options.clone() } else { Vec::new() };
+                catalog.add(relation, reads, options);
+            }
+        });
+        Ok(Response::Done(tag.into()))
+    }
+
+    pub(super) async fn create_view(&mut self, create: &CreateView, text: &str) -> Result<Response, SqlError> {
+        let tag = if create.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" };
+        check_name(&create.name)?;
+        let inner = self.engine.inner.clone();
+        let _one_at_a_time = inner.ddl.lock().await;
+        match name_state(&inner.catalog(), &create.name, create.if_not_exists, create.or_replace)? {
+            Name::Free => {}
+            Name::Keep(notice) => {
+                self.notices.push(notice);
+                return Ok(Response::Done(tag.into()));
+            }
+            Name::Replace(id) => {
+                let found = inner.catalog().get(id).cloned();
+                let kind = if create.materialized { RelationKind::MaterializedView } else { RelationKind::View };
+                if found.as_ref().is_none_or(|r| r.kind != kind) {
+                    let message = format!("\"{}\" is not a {}", create.name.name, kind_name(kind));
+                    return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message));
+                }
+                self.check_and_remove(&[id], false).await?;
+            }
+        }
+        let id = inner.new_id();
+        let catalog = inner.catalog();
+        let made = define_view(&inner.planner, &catalog, id, create, text)?;
+        let (shown, spec, keep) = (made.relations.clone(), made.spec, inner.config.materialize);
+        let described = definition(id, text);
+        inner
+            .ask(|reply| {
+                let define =
+                    Define { relations: shown, spec, text: described, source: None, sink: None, keep, reply };
+                Request::Define(Box::new(define))
+            })
+            .await?;
+        self.notices.extend(made.notices);
+        inner.change_catalog(|catalog| {
+            for (i, relation) in made.relations.into_iter().enumerate() {
+                let reads = if i == 0 { made.reads.clone() } else { BTreeSet::from([id]) };
+                catalog.add(relation, reads, create.options.clone());
+            }
+        });
+        Ok(Response::Done(tag.into()))
+    }
+
+    pub(super) async fn create_sink(&mut self, create: &CreateSink, text: &str) -> Result<Response, SqlError> {
+        check_name(&create.name)?;
+        let inner = self.engine.inner.clone();
+        let _one_at_a_time = inner.ddl.lock().await;
+        let catalog = inner.catalog();
+        if let Name::Keep(notice) = name_state(&catalog, &create.name, create.if_not_exists, false)? {
+            self.notices.push(notice);
+            return Ok(Response::Done("CREATE SINK".into()));
+        }
+        let id = inner.new_id();
+        let (from, schema, append_only, spec, reads) = match (&create.query, &create.from) {
+            (Some(query), _) => {
+                let (spec, planned, reads) =
+                    defined_query(&inner.planner, &catalog, id, query, create.on_close)?;
+                self.notices.extend(planned.notices);
+                let append_only = planned.dataflow.output().append_only;
+                (id, planned.schema, append_only, Some(spec), reads)
+            }
+            (None, Some(name)) => {
+                let relation = catalog.find(name)?;
+                if matches!(relation.kind, RelationKind::View | RelationKind::Source) {
+                    let message = format!("a sink takes the changes of a table or materialized view; \"{}\" is a {}",
+                        relation.name, kind_name(relation.kind));
+                    return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message)
+                        .hint("Use CREATE SINK ... AS SELECT ... instead."));
+                }
+                (relation.id, relation.schema.clone(), relation.append_only, None, BTreeSet::from([relation.id]))
+            }
+            (None, None) => return Err(SqlError::internal("a sink of nothing")),
+        };
+        let sink = create_sink(&create.options, &tidemill_delta::relaxed(&schema), append_only)
+            .map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?;
+        let (name, described) = (create.name.name.clone(), definition(id, text));
+        inner
+            .ask(|reply| {
+                let sink = Some((id, name, from, sink));
+                let define =
+                    Define { relations: Vec::new(), spec, text: described, source: None, sink, keep: false, reply };
+                Request::Define(Box::new(define))
+            })
+            .await?;
+        let entry = SinkEntry { id, name: create.name.name.clone(), from, sql: text.to_owned() };
+        inner.change_catalog(|catalog| catalog.add_sink(Arc::new(entry), reads));
+        Ok(Response::Done("CREATE SINK".into()))
+    }
+
+    pub(super) async fn drop_objects(
+        &mut self,
+        kind: DropKind,
+        names: &[ObjectName],
+        if_exists: bool,
+        cascade: bool,
+    ) -> Result<Response, SqlError> {
+        let inner = self.engine.inner.clone();
+        let _one_at_a_time = inner.ddl.lock().await;
+        let catalog = inner.catalog();
+        let mut ids = Vec::new();
+        for name in names {
+            match find_to_drop(&catalog, kind, name) {
+                Ok(id) => ids.push(id),
+                Err(error) if error.code == state::UNDEFINED_TABLE && if_exists => {
+                    let message = format!("{} \"{}\" does not exist, skipping", drop_name(kind), name.name);
+                    self.notices.push(Notice { message, hint: None });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.check_and_remove(&ids, cascade).await?;
+        Ok(Response::Done(format!("DROP {}", drop_name(kind).to_uppercase())))
+    }
+
+    /// Removes objects and, with `cascade`, all that reads them. The caller holds the lock on definitions.
+    async fn check_and_remove(&mut self, ids: &[RelationId], cascade: bool) -> Result<(), SqlError> {
+        let inner = self.engine.inner.clone();
+        let catalog = inner.catalog();
+        let mut order: Vec<RelationId> = Vec::new();
+        for id in ids {
+            collect_dependents(&catalog, *id, &mut order);
+        }
+        // Side tables go with what they stand beside.
+        let extra = |id: &&RelationId| {
+            !ids.contains(id) && !catalog.get(**id).is_some_and(|r| r.kind == RelationKind::System)
+        };
+        let dependents: Vec<RelationId> = order.iter().filter(extra).copied().collect();
+        if !dependents.is_empty() && !cascade {
+            let what = ids.first().map(|id| catalog.describe(*id)).unwrap_or_default();
+            let on: Vec<_> = dependents.iter().map(|id| catalog.describe(*id)).collect();
+            let message = format!("cannot drop {what} because other objects depend on it");
+            return Err(SqlError::new(state::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .detail(format!("These read it: {}.", on.join(", ")))
+                .hint("Use DROP ... CASCADE to drop them too."));
+        }
+        for id in &dependents {
+            let message = format!("drop cascades to {}", catalog.describe(*id));
+            self.notices.push(Notice { message, hint: None });
+        }
+        let gone = order.clone();
+        inner.ask(|reply| Request::Drop { ids: order, reply }).await?;
+        inner.change_catalog(|catalog| gone.iter().for_each(|id| catalog.remove(*id)));
+        Ok(())
+    }
+}
+
+/// Dependents first, each once.
+fn collect_dependents(catalog: &CatalogState, id: RelationId, order: &mut Vec<RelationId>) {
+    // Depth is bounded by the number of objects; a stack of our own keeps long chains off the thread's.
+    let mut open = vec![(id, false)];
+    while let Some((id, expanded)) = open.pop() {
+        if order.contains(&id) {
+            continue;
+        }
+        if expanded {
+            order.push(id);
+            continue;
+        }
+        open.push((id, true));
+        open.extend(catalog.readers(id).into_iter().map(|reader| (reader, false)));
+    }
+}
+
+fn drop_name(kind: DropKind) -> &'static str {
+    match kind {
+        DropKind::Table => "table",
+        DropKind::Source => "source",
+        DropKind::View => "view",
+        DropKind::MaterializedView => "materialized view",
+        DropKind::Sink => "sink",
+    }
+}
+
+fn find_to_drop(catalog: &CatalogState, kind: DropKind, name: &ObjectName) -> Result<RelationId, SqlError> {
+    if kind == DropKind::Sink {
+        return catalog.sink(&name.name).map(|s| s.id).ok_or_else(|| {
+            SqlError::new(state::UNDEFINED_TABLE, format!("sink \"{}\" does not exist", name.name))
+        });
+    }
+    let relation: Arc<Relation> = catalog.find(name)?;
+    let fits = matches!(
+        (kind, relation.kind),
+        (DropKind::Table, RelationKind::Table)
+            | (DropKind::Source, RelationKind::Source)
+            | (DropKind::View, RelationKind::View)
+            | (DropKind::MaterializedView, RelationKind::MaterializedView)
+    );
+    if fits {
+        return Ok(relation.id);
+    }
+    let own = kind_name(relation.kind);
+    let message = format!("\"{}\" is not a {}", relation.name, drop_name(kind));
+    let error = SqlError::new(state::WRONG_OBJECT_TYPE, message);
+    Err(match relation.kind {
+        RelationKind::System => error.hint("It goes with the table or view it stands beside."),
+        _ => error.hint(format!("Use DROP {} to remove a {own}.", own.to_uppercase())),
+    })
+}

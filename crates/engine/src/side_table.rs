@@ -1,0 +1,81 @@
+//! Side tables: where rows go that cannot go on. `t$bad`, `t$late`, `v$errors`.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use tidemill_connect::BadRow;
+use tidemill_dataflow::RowError;
+use tidemill_delta::{Delta, Epoch, batch};
+use tidemill_plan::RelationId;
+use tidemill_sql::{Relation, RelationKind};
+
+use crate::event_time::late_schema;
+
+/// A relation beside another one, filled by the server.
+pub(crate) fn side_table(id: RelationId, name: String, schema: SchemaRef, append_only: bool) -> Relation {
+    Relation {
+        id,
+        namespace: "public".into(),
+        name,
+        kind: RelationKind::System,
+        schema,
+        primary_key: Vec::new(),
+        append_only,
+        event_time: None,
+        generated: Vec::new(),
+        defaults: Vec::new(),
+        bounds: Vec::new(),
+        definition: None,
+        sql: String::new(),
+    }
+}
+
+/// `t$bad`.
+pub(crate) fn bad_table(id: RelationId, of: &Relation) -> Relation {
+    side_table(id, format!("{}$bad", of.name), bad_schema(), true)
+}
+
+/// `t$late`.
+pub(crate) fn late_table(id: RelationId, of: &Relation) -> Relation {
+    side_table(id, format!("{}$late", of.name), late_schema(of), true)
+}
+
+/// `v$errors`: an error goes when its row does.
+pub(crate) fn error_table(id: RelationId, of: &Relation) -> Relation {
+    side_table(id, format!("{}$errors", of.name), error_schema(), false)
+}
+
+fn bad_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, true),
+        Field::new("record", DataType::Utf8, true),
+        Field::new("reason", DataType::Utf8, true),
+    ]))
+}
+
+fn error_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("message", DataType::Utf8, true), Field::new("row", DataType::Utf8, true)]))
+}
+
+/// Records that could not be decoded, as rows of `t$bad`.
+pub(crate) fn bad_rows(bad: &[BadRow]) -> RecordBatch {
+    let positions = bad.iter().map(|b| i64::try_from(b.position).unwrap_or(i64::MAX));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(positions)),
+        Arc::new(StringArray::from_iter_values(bad.iter().map(|b| String::from_utf8_lossy(&b.bytes)))),
+        Arc::new(StringArray::from_iter_values(bad.iter().map(|b| b.reason.as_str()))),
+    ];
+    batch(bad_schema(), columns, bad.len())
+}
+
+/// Rows without an answer, as changes of `v$errors`.
+pub(crate) fn error_rows(_epoch: Epoch, errors: &[RowError]) -> Delta {
+    let errors: Vec<&RowError> = errors.iter().filter(|e| e.weight != 0).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(errors.iter().map(|e| e.message.as_str()))),
+        Arc::new(StringArray::from_iter_values(errors.iter().map(|e| e.row.as_str()))),
+    ];
+    let rows = batch(error_schema(), columns, errors.len());
+    Delta::new(rows, Int64Array::from_iter_values(errors.iter().map(|e| e.weight)))
+}
