@@ -52,7 +52,7 @@ pub fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     let (workers, first) = (config.workers, config.index == 0);
     runtime()?.block_on(async {
         let engine = Engine::start(config, Env::real())?;
-        let served = if first { doors(&arguments, &engine, workers).await } else { ctrl_c().await };
+        let served = if first { doors(&arguments, &engine, workers).await } else { work(&engine).await };
         engine.shutdown();
         served
     })?;
@@ -87,6 +87,22 @@ async fn doors(arguments: &Arguments, engine: &Engine, workers: usize) -> Result
     greet(&doors, workers);
     tokio::select! {
         served = doors.serve(engine.clone()) => Ok(served?),
+        stopped = ctrl_c() => stopped,
+    }
+}
+
+/// Works for the other processes until they end or ctrl-c.
+async fn work(engine: &Engine) -> Result<(), Failure> {
+    let engine = engine.clone();
+    let (done, ended) = tokio::sync::oneshot::channel();
+    // A thread of its own: the runtime would wait for one of its threads when it stops.
+    std::thread::spawn(move || {
+        engine.join();
+        // Nobody listens any more after ctrl-c.
+        let _ = done.send(());
+    });
+    tokio::select! {
+        _ = ended => Ok(()),
         stopped = ctrl_c() => stopped,
     }
 }

@@ -16,7 +16,7 @@ use crate::{Failure, output};
 With --check the answers are compared with those recorded for the first 1,000,000 events of seed 42.
 The columns: CPU is user and system time of the whole process per event; events/s/core is what a core
 does if it does nothing else; peak is the most memory that was resident, input what of it was there
-before the clock started; changes is how many rows came out, insertions and retractions.
+before the clock started; changes is how many rows came out, insertions and retractions; checksum is of all of them in any order.
 
 Examples:
   tidemill bench nexmark --check
@@ -97,6 +97,7 @@ fn speed_table(said: &[Value]) -> String {
             format!("{:.0}", mib(number("input_bytes") as u64)),
             thousands(number("epochs")),
             thousands(number("changes")),
+            value["checksum"].as_str().unwrap_or("-").to_string(),
         ];
         cells.map(Some).to_vec()
     };
@@ -124,7 +125,7 @@ fn check_table(said: &[Value]) -> String {
 
 /// `texts` columns of text, then numbers.
 fn table(names: &[&str], rows: Vec<Vec<Option<String>>>, texts: usize) -> String {
-    let right = (0..names.len()).map(|i| i >= texts && names[i] != "SHA-256").collect();
+    let right = (0..names.len()).map(|i| i >= texts && !["SHA-256", "checksum"].contains(&names[i])).collect();
     output::table(names.iter().map(ToString::to_string).collect(), rows, right)
 }
 
