@@ -5,10 +5,10 @@ use std::fmt::Write;
 use arrow::array::{Array, AsArray, GenericListArray, OffsetSizeTrait, StructArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Field, Float16Type,
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
-    IntervalUnit, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano,
+    IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
+    Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
@@ -190,11 +190,9 @@ fn shortest(scientific: &str, fixed_below: i32, out: &mut String) {
 pub(crate) fn write_interval(value: IntervalMonthDayNano, out: &mut String) {
     let start = out.len();
     let mut after_negative = false;
-    for (count, one, many) in [
-        (value.months / 12, "year", "years"),
-        (value.months % 12, "mon", "mons"),
-        (value.days, "day", "days"),
-    ] {
+    for (count, one, many) in
+        [(value.months / 12, "year", "years"), (value.months % 12, "mon", "mons"), (value.days, "day", "days")]
+    {
         if count != 0 {
             let space = if out.len() > start { " " } else { "" };
             let plus = if after_negative && count > 0 { "+" } else { "" };
@@ -319,8 +317,16 @@ mod tests {
     fn floats() {
         let values = [1.0, 1.5, -0.0, 1e14, 1e15, 123_456_789_012_345_680.0, 0.0001, 0.00001, 0.1 + 0.2, f64::NAN];
         let expect = [
-            "1", "1.5", "-0", "100000000000000", "1e+15", "1.2345678901234568e+17", "0.0001", "1e-05",
-            "0.30000000000000004", "NaN",
+            "1",
+            "1.5",
+            "-0",
+            "100000000000000",
+            "1e+15",
+            "1.2345678901234568e+17",
+            "0.0001",
+            "1e-05",
+            "0.30000000000000004",
+            "NaN",
         ];
         assert_eq!(text(&Float64Array::from_iter_values(values)), expect);
         let reals = Float32Array::from(vec![1.5, 100_000.0, 1_000_000.0, f32::INFINITY]);
@@ -357,7 +363,8 @@ mod tests {
     fn nested() {
         let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), Some(vec![])]);
         assert_eq!(text(&list), ["{1,NULL}", "{}"]);
-        let words: ArrayRef = Arc::new(StringArray::from(vec![Some("a b"), Some("NULL"), Some("x\"y"), Some("z"), None]));
+        let words: ArrayRef =
+            Arc::new(StringArray::from(vec![Some("a b"), Some("NULL"), Some("x\"y"), Some("z"), None]));
         let mut out = String::from("{");
         (0..4).for_each(|i| {
             quoted_element(words.as_string::<i32>().value(i), &mut out);

@@ -1,6 +1,10 @@
 //! What a sink is to the engine.
 
+use std::sync::Arc;
+
 use tidemill_delta::{Delta, Epoch};
+
+use crate::sinks::SinkCounts;
 
 /// Why a sink cannot take rows: the sink stops with this, views go on.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -17,4 +21,9 @@ pub trait Sink: Send {
 
     /// The view will not change any more.
     fn finish(&mut self) -> Result<(), SinkError>;
+
+    /// What it has taken so far, if it keeps count.
+    fn counts(&self) -> Option<Arc<SinkCounts>> {
+        None
+    }
 }

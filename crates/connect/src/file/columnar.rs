@@ -1,0 +1,147 @@
+//! Parquet and Arrow files, batch by batch; only the wanted columns are read.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::{FileReader, StreamReader};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::conform::conform;
+use crate::shape::Shape;
+use crate::source::{Position, Read, Reader, SourceBatch, SourceError};
+
+/// Rows that a Parquet reader decodes at once.
+const BATCH_ROWS: usize = 8192;
+
+/// Batches of an opened file.
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+/// Reads a file of batches.
+pub(crate) struct ColumnarReader {
+    name: String,
+    batches: Batches,
+    shape: Shape,
+    /// What was more than a reader wanted.
+    rest: Option<RecordBatch>,
+    /// Rows given out.
+    row: u64,
+    /// For progress: the file's size and, if known, its number of rows.
+    size: u64,
+    rows: Option<u64>,
+}
+
+impl ColumnarReader {
+    /// A Parquet file.
+    pub(crate) fn parquet(path: &Path, shape: Shape, from: Option<&Position>) -> Result<Self, SourceError> {
+        let name = path.display().to_string();
+        let row = from.map_or(Ok(0), parse_position)?;
+        let failed = |e: &dyn std::fmt::Display| SourceError(format!("{name}: {e}"));
+        let file = File::open(path).map_err(|e| failed(&e))?;
+        let size = file.metadata().map_err(|e| failed(&e))?.len();
+        let opened = guarded(|| {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            let rows: i64 = builder.metadata().row_groups().iter().map(|g| g.num_rows()).sum();
+            let names: Vec<String> = shape.fields.iter().flat_map(|f| leaves(f)).collect();
+            let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
+            let skipped = usize::try_from(row).unwrap_or(usize::MAX);
+            let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).with_offset(skipped).build()?;
+            Ok((Box::new(reader) as Batches, rows.max(0) as u64))
+        });
+        let (batches, rows) = opened.map_err(|e: ArrowError| failed(&e))?;
+        Ok(ColumnarReader { name, batches, shape, rest: None, row, size, rows: Some(rows) })
+    }
+
+    /// An Arrow file, or an Arrow stream in a file.
+    pub(crate) fn arrow(path: &Path, shape: Shape, from: Option<&Position>) -> Result<Self, SourceError> {
+        let name = path.display().to_string();
+        let row = from.map_or(Ok(0), parse_position)?;
+        let failed = |e: &dyn std::fmt::Display| SourceError(format!("{name}: {e}"));
+        let mut file = File::open(path).map_err(|e| failed(&e))?;
+        let size = file.metadata().map_err(|e| failed(&e))?.len();
+        let mut magic = [0; 6];
+        let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
+        file.rewind().map_err(|e| failed(&e))?;
+        let batches = guarded(|| {
+            let input = BufReader::new(file);
+            Ok(if is_file {
+                Box::new(FileReader::try_new(input, None)?) as Batches
+            } else {
+                Box::new(StreamReader::try_new(input, None)?) as Batches
+            })
+        });
+        let batches = batches.map_err(|e| failed(&e))?;
+        let mut reader = ColumnarReader { name, batches, shape, rest: None, row: 0, size, rows: None };
+        reader.skip(row)?;
+        Ok(reader)
+    }
+
+    fn skip(&mut self, rows: u64) -> Result<(), SourceError> {
+        while self.row < rows {
+            let Some(batch) = self.next()? else { break };
+            let whole = batch.num_rows();
+            let part = usize::try_from(rows - self.row).unwrap_or(usize::MAX).min(whole);
+            self.row += part as u64;
+            self.rest = (part < whole).then(|| batch.slice(part, whole - part));
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
+        }
+        let next = guarded(|| self.batches.next().transpose());
+        next.map_err(|e| SourceError(format!("{}: {e}", self.name)))
+    }
+}
+
+/// Runs a reader that may panic on broken files.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ArrowError::ParseError("the file is broken".to_string())))
+}
+
+/// The dotted names of what is wanted of a column: structs may have been cut down.
+fn leaves(field: &Field) -> Vec<String> {
+    match field.data_type() {
+        DataType::Struct(children) => {
+            let inner = children.iter().flat_map(|c| leaves(c));
+            inner.map(|name| format!("{}.{name}", field.name())).collect()
+        }
+        _ => vec![field.name().clone()],
+    }
+}
+
+impl Reader for ColumnarReader {
+    fn read(&mut self, max_rows: usize) -> Result<Read, SourceError> {
+        let Some(mut batch) = self.next()? else {
+            return Ok(Read::End);
+        };
+        let max_rows = max_rows.max(1);
+        if batch.num_rows() > max_rows {
+            self.rest = Some(batch.slice(max_rows, batch.num_rows() - max_rows));
+            batch = batch.slice(0, max_rows);
+        }
+        let decoded = guarded(|| conform(&self.shape, &batch, self.row + 1));
+        let decoded = decoded.map_err(|e| SourceError(format!("{}: {e}", self.name)))?;
+        let count = batch.num_rows() as u64;
+        self.row += count;
+        let bytes = match self.rows {
+            Some(rows) if rows > 0 => (u128::from(self.size) * u128::from(count) / u128::from(rows)) as u64,
+            _ => batch.get_array_memory_size() as u64,
+        };
+        let position = Position(self.row.to_string());
+        Ok(Read::Batch(SourceBatch { rows: decoded.rows, bad: decoded.bad, position, bytes }))
+    }
+}
+
+/// The number of rows read.
+fn parse_position(position: &Position) -> Result<u64, SourceError> {
+    position.0.parse().map_err(|_| SourceError(format!("\"{}\" is no position in a file of rows", position.0)))
+}
