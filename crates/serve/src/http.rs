@@ -20,13 +20,13 @@ mod types;
 use std::io;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
-use axum::{Router, extract};
 use tidemill_engine::{Engine, SqlError, state};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -98,7 +98,7 @@ async fn wrong_method(request: Request) -> ApiError {
 
 /// Refuses requests that a page of another origin makes a browser send: without this, any web site
 /// could send statements to a server on the visitor's own machine.
-async fn same_origin(request: extract::Request, next: Next) -> Response {
+async fn same_origin(request: Request, next: Next) -> Response {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
     let origin = headers.get(header::ORIGIN).map(|o| o.to_str().unwrap_or(""));

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use tidemill_delta::{END_OF_TIME, NO_WATERMARK};
-use tidemill_engine::{EngineStatus, RelationStatus};
+use tidemill_engine::{EngineStatus, RelationStatus, SinkStatus};
 
 use super::App;
 use super::process::{ProcessUse, process_use};
@@ -64,6 +64,7 @@ fn render(status: &EngineStatus, process: Option<ProcessUse>, now: i64) -> Strin
     let mut text = Text(String::with_capacity(4096));
     engine_metrics(&mut text, status);
     relation_metrics(&mut text, &status.relations, now);
+    sink_metrics(&mut text, status);
     if let Some(process) = process {
         let resident = process.resident_bytes as f64;
         text.single("process_resident_memory_bytes", "gauge", "Memory in use.", resident);
@@ -87,12 +88,13 @@ fn engine_metrics(text: &mut Text, status: &EngineStatus) {
 }
 
 fn relation_metrics(text: &mut Text, relations: &[RelationStatus], now: i64) {
-    let counters: [(&str, &str, fn(&RelationStatus) -> u64); 5] = [
+    let counters: [(&str, &str, fn(&RelationStatus) -> u64); 6] = [
         ("tidemill_relation_rows_in_total", "Rows that came in.", |s| s.rows_in),
         ("tidemill_relation_rows_applied_total", "Rows that came in and were applied.", |s| s.applied),
         ("tidemill_relation_rows_late_total", "Rows that came in behind the watermark.", |s| s.late),
         ("tidemill_relation_rows_bad_total", "Records that could not be decoded.", |s| s.bad),
         ("tidemill_relation_changes_total", "Changes that came out.", |s| s.changes),
+        ("tidemill_relation_recomputations_total", "Partitions recomputed for lack of a rule.", |s| s.recomputations),
     ];
     for (name, help, value) in counters {
         text.per_relation((name, "counter", help), relations, |s| Some(value(s) as f64));
@@ -109,6 +111,20 @@ fn relation_metrics(text: &mut Text, relations: &[RelationStatus], now: i64) {
     text.per_relation(stopped, relations, |s| Some(f64::from(u8::from(s.reason.is_some()))));
     let lag = ("tidemill_relation_watermark_lag_seconds", "gauge", "How far the watermark is behind the clock.");
     text.per_relation(lag, relations, |s| watermark_lag(s, now));
+}
+
+fn sink_metrics(text: &mut Text, status: &EngineStatus) {
+    let families: [(&str, &str, &str, fn(&SinkStatus) -> u64); 3] = [
+        ("tidemill_sink_rows_total", "counter", "Changes delivered.", |s| s.rows),
+        ("tidemill_sink_epoch", "gauge", "The last epoch delivered.", |s| s.epoch),
+        ("tidemill_sink_stopped", "gauge", "1 when it stopped with an error.", |s| u64::from(s.failed.is_some())),
+    ];
+    for (name, kind, help, value) in families {
+        text.family(name, kind, help);
+        for sink in &status.sinks {
+            let _ = writeln!(text.0, "{name}{{sink=\"{}\"}} {}", escape(&sink.name), value(sink));
+        }
+    }
 }
 
 /// Seconds from the watermark to now; none before the first promise and after the end.

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
 use tidemill_delta::{END_OF_TIME, Epoch, NO_WATERMARK};
-use tidemill_engine::{EngineStatus, RelationKind, RelationStatus};
+use tidemill_engine::{EngineStatus, RelationKind, RelationStatus, SinkStatus};
 
 use super::App;
 use super::process::process_use;
@@ -42,12 +42,23 @@ pub(crate) struct RelationJson {
     changes: u64,
     rows: u64,
     bytes: u64,
+    recomputations: u64,
     /// Milliseconds since 1970; null before the first promise and when time has ended.
     watermark: Option<f64>,
     last_epoch: Epoch,
     bytes_read: Option<u64>,
     bytes_total: Option<u64>,
     sql: String,
+}
+
+/// A sink at work.
+#[derive(Serialize)]
+struct SinkJson {
+    name: String,
+    sql: String,
+    reason: Option<String>,
+    rows: u64,
+    epoch: Epoch,
 }
 
 /// The engine at work.
@@ -67,6 +78,8 @@ pub(crate) struct StatusJson {
     now: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     relations: Option<Vec<RelationJson>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sinks: Option<Vec<SinkJson>>,
 }
 
 /// All relations and what they are doing.
@@ -100,6 +113,17 @@ pub(crate) fn status_json(status: &EngineStatus, with_relations: bool) -> Status
         cpu_seconds: process.map(|p| p.cpu_seconds),
         now: now_micros() as f64 / 1e3,
         relations: with_relations.then(|| status.relations.iter().map(relation_json).collect()),
+        sinks: with_relations.then(|| status.sinks.iter().map(sink_json).collect()),
+    }
+}
+
+fn sink_json(sink: &SinkStatus) -> SinkJson {
+    SinkJson {
+        name: sink.name.clone(),
+        sql: sink.sql.clone(),
+        reason: sink.failed.clone(),
+        rows: sink.rows,
+        epoch: sink.epoch,
     }
 }
 
@@ -129,6 +153,7 @@ fn relation_json(status: &RelationStatus) -> RelationJson {
         changes: status.changes,
         rows: status.rows,
         bytes: status.bytes,
+        recomputations: status.recomputations,
         watermark: status.watermark.filter(|w| *w != NO_WATERMARK && *w != END_OF_TIME).map(|w| w as f64 / 1e3),
         last_epoch: status.last_epoch,
         bytes_read: status.progress.map(|p| p.0),
@@ -159,7 +184,7 @@ pub(crate) mod testing {
     use std::sync::Arc;
 
     use arrow::datatypes::{DataType, Field, Schema};
-    use tidemill_engine::{Relation, RelationKind, RelationStatus};
+    use tidemill_engine::{Relation, RelationKind, RelationStatus, SinkStatus};
 
     /// A table with one column at work.
     pub(crate) fn relation_status(name: &str) -> RelationStatus {
@@ -189,6 +214,7 @@ pub(crate) mod testing {
             changes: 0,
             rows: 0,
             bytes: 0,
+            recomputations: 0,
             watermark: None,
             last_epoch: 0,
             progress: None,

@@ -10,17 +10,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// A server that ends with the test.
+/// A server that stops answering with the test; its engine's threads end with the process.
 pub struct Server {
     address: SocketAddr,
-    engine: Engine,
     task: JoinHandle<()>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
-        self.engine.shutdown();
     }
 }
 
@@ -61,9 +59,8 @@ impl Server {
         let http = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let doors = Doors::bind(&ServeOptions { pg: None, http }).await.expect("a free port");
         let address = doors.http_address().expect("bound");
-        let served = engine.clone();
-        let task = tokio::spawn(async move { doors.serve(served).await.expect("serving") });
-        Server { address, engine, task }
+        let task = tokio::spawn(async move { doors.serve(engine).await.expect("serving") });
+        Server { address, task }
     }
 
     async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {

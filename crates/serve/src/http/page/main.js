@@ -56,9 +56,18 @@ function paintSide() {
     const members = relations.filter(belongs);
     if (members.length) parts.push(h('h2', { text: title }), ...members.map(sideEntry));
   }
+  const sinks = store.status.sinks ?? [];
+  if (sinks.length) parts.push(h('h2', { text: 'Sinks' }), ...sinks.map(sinkEntry));
   const focused = document.activeElement?.closest?.('#side a')?.getAttribute('href');
   $('side').replaceChildren(...(parts.length ? parts : [h('p', { class: 'empty', text: 'No tables, sources or views yet.' })]));
   if (focused) [...$('side').querySelectorAll('a')].find((a) => a.getAttribute('href') === focused)?.focus();
+}
+
+/** A sink has nothing to open: what it delivered is said right here. */
+function sinkEntry(sink) {
+  return h('div', { class: 'sink', title: sink.reason ?? sink.sql },
+    h('span', { class: `dot ${sink.reason ? 'stopped' : ''}` }), h('span', { class: 'name', text: sink.name }), h('span', { class: 'num', text: compact(sink.rows) }),
+    h('span', { class: 'sub' }, h('span', { text: sink.reason ?? `up to epoch ${count(sink.epoch)}` })));
 }
 
 function sideEntry(relation) {
@@ -383,6 +392,7 @@ function facts(relation, name) {
   list.push(isView ? ['changes', count(relation.changes)] : ['rows in', count(relation.rows_in)]);
   list.push([isView ? 'changes/s' : 'rows/s', compact(store.rate(name))]);
   if (!isView) list.push(['applied', count(relation.applied)], ['late', count(relation.late)], ['bad', count(relation.bad)]);
+  if (relation.recomputations) list.push(['recomputed', count(relation.recomputations)]);
   if (relation.bytes) list.push(['state size', bytes(relation.bytes)]);
   if (relation.watermark !== null) list.push(['watermark', lag(relation.watermark, store.status.now)]);
   if (relation.bytes_total) list.push(['read', `${bytes(relation.bytes_read)} of ${bytes(relation.bytes_total)}`]);
