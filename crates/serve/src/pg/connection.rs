@@ -156,7 +156,7 @@ impl Connection {
             })?;
         }
         if !ran {
-            self.outgoing.put(&EmptyQueryResponse)?;
+            self.outgoing.put(&EmptyQueryResponse::new())?;
         }
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Connection {
             Response::CopyIn { table, columns, options } => self.copy_in(&table, &columns, &options).await,
             Response::CopyOut { schema, rows, options } => self.copy_out(&schema, rows, &options).await,
             Response::Subscribe(subscription) => self.stream(subscription).await,
-            Response::Empty => Ok(self.outgoing.put(&EmptyQueryResponse)?),
+            Response::Empty => Ok(self.outgoing.put(&EmptyQueryResponse::new())?),
         }
     }
 

@@ -15,7 +15,6 @@ use tidemill_engine::{CopyOptions, CopyOutRows, Relation, SqlError};
 use super::connection::{Connection, guarded};
 use super::failure::Failure;
 use super::frame::Frontend;
-use super::live;
 use reader::CopyReader;
 use writer::CopyWriter;
 
@@ -81,10 +80,9 @@ impl Connection {
                 self.end_copy_out(&writer)
             }
             CopyOutRows::Live(mut subscription) => {
-                let schema = live::schema(subscription.schema());
-                let mut writer = self.begin_copy_out(&schema, options).await?;
+                let mut writer = self.begin_copy_out(schema, options).await?;
                 self.outgoing.flush().await?;
-                while let Some(batch) = self.next_change(&schema, &mut subscription).await? {
+                while let Some(batch) = self.next_change(&mut subscription).await? {
                     self.copy_batch(&mut writer, &batch).await?;
                     self.outgoing.flush().await?;
                 }
@@ -114,7 +112,7 @@ impl Connection {
     }
 
     fn end_copy_out(&mut self, writer: &CopyWriter) -> Result<(), Failure> {
-        self.outgoing.put(&CopyDone)?;
+        self.outgoing.put(&CopyDone::new())?;
         Ok(self.complete(&format!("COPY {}", writer.count()))?)
     }
 }

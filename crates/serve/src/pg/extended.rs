@@ -8,7 +8,7 @@ use pgwire::api::Type;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
 use pgwire::messages::response::EmptyQueryResponse;
-use tidemill_engine::{Description, Param, Response, SqlError, Statement, StatementKind, Subscription, parse};
+use tidemill_engine::{Description, Param, Response, SqlError, Statement, StatementKind, Subscription, change_schema, parse};
 
 use super::connection::{Connection, counted, guarded};
 use super::failure::Failure;
@@ -16,7 +16,6 @@ use super::frame::{Bind, Frontend, Target};
 use super::params;
 use super::rows::{RowFormat, Rows};
 use super::types;
-use super::live;
 
 /// How many statements and portals a session may keep.
 const KEPT: usize = 10_000;
@@ -47,7 +46,7 @@ struct Running {
     format: RowFormat,
     current: Option<(Rows, usize)>,
     rest: VecDeque<RecordBatch>,
-    live: Option<(SchemaRef, Subscription)>,
+    live: Option<Subscription>,
     tag: String,
 }
 
@@ -66,11 +65,11 @@ impl Connection {
             Frontend::Execute { portal, max_rows } => self.execute(&portal, max_rows).await,
             Frontend::Close(Target::Statement(name)) => {
                 self.statements.remove(&name);
-                Ok(self.outgoing.put(&CloseComplete)?)
+                Ok(self.outgoing.put(&CloseComplete::new())?)
             }
             Frontend::Close(Target::Portal(name)) => {
                 self.portals.remove(&name);
-                Ok(self.outgoing.put(&CloseComplete)?)
+                Ok(self.outgoing.put(&CloseComplete::new())?)
             }
             _ => Ok(()),
         }
@@ -94,7 +93,7 @@ impl Connection {
             Some(statement) => self.prepare(statement, declared).await?,
         };
         self.statements.insert(name, prepared);
-        Ok(self.outgoing.put(&ParseComplete)?)
+        Ok(self.outgoing.put(&ParseComplete::new())?)
     }
 
     async fn prepare(&mut self, statement: Statement, declared: Vec<u32>) -> Result<Prepared, Failure> {
@@ -121,7 +120,7 @@ impl Connection {
             RowFormat::new(schema, &bind.results)?;
         }
         self.portals.insert(bind.portal, Portal { prepared, params, formats: bind.results, running: None });
-        Ok(self.outgoing.put(&BindComplete)?)
+        Ok(self.outgoing.put(&BindComplete::new())?)
     }
 
     fn describe_statement(&mut self, name: &str) -> Result<(), Failure> {
@@ -140,7 +139,7 @@ impl Connection {
 
     fn describe_rows(&mut self, schema: Option<SchemaRef>, formats: &[i16]) -> Result<(), Failure> {
         match schema {
-            None => Ok(self.outgoing.put(&NoData)?),
+            None => Ok(self.outgoing.put(&NoData::new())?),
             Some(schema) => Ok(self.outgoing.put(&RowFormat::new(&schema, formats)?.description(&schema))?),
         }
     }
@@ -151,7 +150,7 @@ impl Connection {
         self.entry.cancel.reset();
         if portal.running.is_none() {
             let Some(statement) = portal.prepared.statement.clone() else {
-                self.outgoing.put(&EmptyQueryResponse)?;
+                self.outgoing.put(&EmptyQueryResponse::new())?;
                 self.portals.insert(name.to_string(), portal);
                 return Ok(());
             };
@@ -177,10 +176,10 @@ impl Connection {
                 Ok(Some(Running { format, current: None, rest: batches.into(), live: None, tag }))
             }
             Response::Subscribe(subscription) => {
-                let schema = live::schema(subscription.schema());
+                let schema = change_schema(subscription.schema());
                 let format = RowFormat::new(&schema, &portal.formats)?;
                 let (rest, tag) = (VecDeque::new(), "SUBSCRIBE".to_string());
-                Ok(Some(Running { format, current: None, rest, live: Some((schema, subscription)), tag }))
+                Ok(Some(Running { format, current: None, rest, live: Some(subscription), tag }))
             }
             Response::Done(tag) => {
                 self.complete(&tag)?;
@@ -195,7 +194,7 @@ impl Connection {
                 Ok(None)
             }
             Response::Empty => {
-                self.outgoing.put(&EmptyQueryResponse)?;
+                self.outgoing.put(&EmptyQueryResponse::new())?;
                 Ok(None)
             }
         }
@@ -206,7 +205,7 @@ impl Connection {
         let mut given = 0;
         loop {
             if max_rows > 0 && given == max_rows {
-                return Ok(self.outgoing.put(&PortalSuspended)?);
+                return Ok(self.outgoing.put(&PortalSuspended::new())?);
             }
             let Some((rows, at)) = &mut running.current else {
                 if self.next_batch(running).await? {
@@ -229,11 +228,10 @@ impl Connection {
     async fn next_batch(&mut self, running: &mut Running) -> Result<bool, Failure> {
         let batch = match (&mut running.live, running.rest.pop_front()) {
             (_, Some(batch)) => Some(batch),
-            (Some((schema, subscription)), None) => {
+            (Some(subscription), None) => {
                 // What was sent so far must not wait for the next change.
                 self.outgoing.flush().await?;
-                let schema = schema.clone();
-                self.next_change(&schema, subscription).await?
+                self.next_change(subscription).await?
             }
             (None, None) => None,
         };

@@ -14,7 +14,7 @@ use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNanoType};
 use bytes::{Buf, Bytes};
 use pgwire::api::Type;
-use tidemill_engine::{Param, SqlError, state};
+use tidemill_engine::{Param, SqlError};
 
 use super::binary::{EPOCH_DAYS, EPOCH_MICROS, invalid};
 use super::types::{PARAMETER_SCALE, item_of, to_arrow};
@@ -232,7 +232,7 @@ fn value(mut bytes: Bytes, pg_type: &Type) -> Result<ArrayRef, SqlError> {
             let text = numeric(bytes).ok_or_else(|| malformed(pg_type))?;
             from_text(&text, pg_type)?.unwrap_or_else(|| Arc::new(Decimal128Array::new_null(1)))
         }
-        (text, _) if is_text(text) => {
+        (text, _) if is_text(text) && *text != Type::UUID => {
             let from = usize::from(*pg_type == Type::JSONB).min(bytes.len());
             Arc::new(StringArray::from(vec![std::str::from_utf8(&bytes[from..]).map_err(|_| malformed(pg_type))?]))
         }
@@ -327,6 +327,7 @@ mod tests {
     use arrow::datatypes::{Decimal128Type, Int32Type};
     use bytes::BytesMut;
     use postgres_types::ToSql;
+    use tidemill_engine::state;
 
     fn binary(value: &dyn ToSqlHere, pg_type: &Type) -> ArrayRef {
         super::value(value.bytes(pg_type), pg_type).unwrap()

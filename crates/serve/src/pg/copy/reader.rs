@@ -116,7 +116,7 @@ impl CopyReader {
 mod tests {
     use super::*;
     use arrow::array::AsArray;
-    use arrow::datatypes::{Field, Int32Type};
+    use arrow::datatypes::{DataType, Field, Int32Type};
     use tidemill_engine::RelationKind;
 
     fn reader(format: CopyFormat, delimiter: u8, header: bool, null: &str) -> CopyReader {
