@@ -99,7 +99,7 @@ async function sideTables(page, url) {
 
 async function sqlBox(page) {
   await page.keyboard.press('/');
-  await page.locator('#sql-text').fill('SELECT item,\n       nothing FROM orders');
+  await page.locator('#sql-text').fill('SELECT 1;\nSELECT item, nothing FROM orders');
   await page.keyboard.press('Control+Enter');
   await page.locator('.problem .caret').waitFor();
   const lines = (await page.locator('.problem pre').textContent()).split('\n');

@@ -287,7 +287,7 @@ class Detail {
   begin(relation) {
     this.begun = relation?.sql ?? 'unknown';
     this.close();
-    const kind = relation ? relation.kind : 'side table';
+    const kind = relation && relation.kind !== 'system' ? relation.kind : 'side table';
     this.title.replaceChildren(h('h1', { text: this.name }), h('span', { class: 'tag', text: kind }));
     if (relation && ['materialized view', 'table'].includes(relation.kind)) this.beginLive(relation);
     else if (relation?.kind === 'source') this.content.replaceChildren(h('p', { class: 'muted', text: 'A source is not stored: its rows flow into the views that read it.' }));
@@ -387,6 +387,7 @@ function dataflow(name) {
 
 function facts(relation, name) {
   const isView = relation.kind === 'materialized view';
+  if (relation.kind === 'system') return [['rows', count(relation.rows)], ['last epoch', count(relation.last_epoch)]];
   const list = [['state', relation.state]];
   if (relation.kind !== 'source') list.push(['rows', count(relation.rows)]);
   list.push(isView ? ['changes', count(relation.changes)] : ['rows in', count(relation.rows_in)]);
