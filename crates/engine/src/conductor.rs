@@ -103,6 +103,8 @@ pub(crate) struct Conductor {
     sources: BTreeMap<RelationId, RunningSource>,
     sinks: BTreeMap<RelationId, RunningSink>,
     specs: BTreeMap<RelationId, Arc<ViewSpec>>,
+    /// How many inputs of views read a relation.
+    read_by: BTreeMap<RelationId, usize>,
     failed: BTreeSet<RelationId>,
     /// The watermark that the rows so far allow, and the one in force.
     reached: BTreeMap<RelationId, Micros>,
@@ -141,6 +143,7 @@ impl Conductor {
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             specs: BTreeMap::new(),
+            read_by: BTreeMap::new(),
             failed: BTreeSet::new(),
             reached: BTreeMap::new(),
             in_force: BTreeMap::new(),
@@ -190,6 +193,27 @@ impl Conductor {
                 self.queue.push_back(other);
             }
         }
+    }
+
+    fn add_spec(&mut self, spec: Arc<ViewSpec>) {
+        for input in &spec.dataflow.inputs {
+            *self.read_by.entry(input.relation).or_default() += 1;
+        }
+        self.specs.insert(spec.view, spec);
+    }
+
+    /// Forgets a view's dataflow; tells whether there was one.
+    fn remove_spec(&mut self, view: RelationId) -> bool {
+        let Some(spec) = self.specs.remove(&view) else { return false };
+        for input in &spec.dataflow.inputs {
+            if let Some(count) = self.read_by.get_mut(&input.relation) {
+                *count -= 1;
+                if *count == 0 {
+                    self.read_by.remove(&input.relation);
+                }
+            }
+        }
+        true
     }
 
     /// Tells those who wait for the end of input.

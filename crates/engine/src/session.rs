@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_plan::RelationId;
 use tidemill_sql::{
-    Catalog, CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind,
+    CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind,
     SubscribeTo, state,
 };
 
@@ -114,7 +114,11 @@ impl Session {
                 let relation = self.engine.inner.catalog().find(&to.name)?;
                 Ok(Description { params: Vec::new(), schema: Some(cursor::change_schema(&relation.schema)) })
             }
-            kind => self.engine.inner.planner.describe(self.engine.inner.catalog().as_ref(), kind, types),
+            kind => {
+                let inner = &self.engine.inner;
+                let described = inner.planner.describe(inner.catalog().as_ref(), kind, types);
+                described.map_err(|error| error.in_text(&statement.text))
+            }
         }
     }
 
@@ -126,6 +130,7 @@ impl Session {
             return Err(SqlError::new("25P02", message));
         }
         let result = self.run(&statement.kind, &statement.text, params).await;
+        let result = result.map_err(|error| error.in_text(&statement.text));
         if result.is_err() {
             self.fail_transaction();
         }

@@ -97,12 +97,17 @@ async fn collect(
     let mut batches = Vec::new();
     while let Some(batch) = stream.next().await {
         let batch = conform(&batch.map_err(run_error)?, schema)?;
-        reservation.try_grow(batch.get_array_memory_size()).map_err(run_error)?;
+        reservation.try_grow(size(&batch)).map_err(run_error)?;
         if batch.num_rows() > 0 {
             batches.push(batch);
         }
     }
     Ok(batches)
+}
+
+/// Bytes of a batch's own rows: slices of one large batch share its buffers.
+fn size(rows: &RecordBatch) -> usize {
+    rows.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
 /// An error at run time; that of the memory limit says what to do.

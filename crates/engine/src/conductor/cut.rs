@@ -279,8 +279,7 @@ impl Conductor {
             return;
         }
         cut.rows += delta.len() as u64;
-        let read = self.specs.values().any(|s| s.dataflow.inputs.iter().any(|i| i.relation == relation));
-        if read {
+        if self.read_by.contains_key(&relation) {
             let packet = |delta| Packet::Input { relation, columns: columns.clone(), delta };
             self.deal(&delta, |worker, part| cut.packets.push((worker, packet(part))));
         }
@@ -385,7 +384,7 @@ impl Conductor {
                 let history = self.history_of(&spec);
                 self.read_sources(&spec);
                 self.shared.stats.lock().counters(view).state = "catching up";
-                self.specs.insert(view, spec);
+                self.add_spec(spec);
                 self.catching_up.insert(view, CatchUp::new(view, history));
                 if let Some(reply) = reply.take() {
                     self.waiting.push(Waiting { view, reply });
@@ -460,7 +459,8 @@ impl Conductor {
             if let Some(sink) = self.sinks.remove(id) {
                 sink.finish();
             }
-            if self.specs.remove(id).is_some() && !self.failed.remove(id) {
+            let runs = self.remove_spec(*id);
+            if !self.failed.remove(id) && runs {
                 cut.begin.commands.push(Command::Remove(*id));
             }
             if let Some(mut source) = self.sources.remove(id) {

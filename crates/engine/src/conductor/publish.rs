@@ -116,7 +116,7 @@ impl Conductor {
             counters.state = "stopped";
             counters.reason = Some(reason.to_owned());
         }
-        self.specs.remove(&view);
+        self.remove_spec(view);
         self.catching_up.remove(&view);
         self.removals.push(view);
         let (told, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.view == view);

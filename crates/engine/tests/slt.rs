@@ -1,0 +1,56 @@
+//! Every file of `tests/slt`, in this process: the same rows however the statements are dealt out
+//! to epochs, with one worker and three, and as batches. `TIDEMILL_SLT=join/` runs only files whose
+//! name contains that; `TIDEMILL_SEED` seeds the random batches.
+
+#[path = "slt/embedded.rs"]
+mod embedded;
+#[path = "slt/play.rs"]
+mod play;
+#[path = "slt/random.rs"]
+mod random;
+#[path = "slt/script.rs"]
+mod script;
+#[path = "slt/ways.rs"]
+mod ways;
+
+use embedded::Embedded;
+use ways::Way;
+
+/// Runs all files in one way, each in a database of its own.
+async fn all(way: Way, workers: usize, batch: bool) {
+    let scripts = script::all();
+    let mut failures = Vec::new();
+    for script in &scripts {
+        let mut database = Embedded::new(workers);
+        failures.push((script.name.clone(), play::play(&mut database, &ways::deal(script, way), batch).await));
+    }
+    play::report(scripts.len(), failures);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plainly_with_one_worker() {
+    all(Way::Plain, 1, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_three_workers() {
+    all(Way::Plain, 3, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_by_row() {
+    all(Way::RowByRow, 2, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_random_batches() {
+    let seed = std::env::var("TIDEMILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for seed in seed..seed + 3 {
+        all(Way::RandomBatches(seed), 1 + seed as usize % 3, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_batches_too() {
+    all(Way::Plain, 1, true).await;
+}

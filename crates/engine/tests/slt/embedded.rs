@@ -1,0 +1,59 @@
+//! A database in this process, without a door.
+
+use tidemill_connect::pg_text;
+use tidemill_engine::{Config, Engine, RelationKind, Response, Session, parse};
+use tidemill_env::Env;
+
+use super::play::{Database, cell};
+
+/// An engine and its one client; it stops when dropped.
+pub struct Embedded {
+    engine: Engine,
+    session: Session,
+}
+
+impl Embedded {
+    /// An empty database.
+    pub fn new(workers: usize) -> Embedded {
+        let config = Config { workers, ..Config::default() };
+        let engine = Engine::start(config, Env::real()).expect("the engine starts");
+        Embedded { session: engine.session(), engine }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.engine.shutdown();
+    }
+}
+
+impl Database for Embedded {
+    async fn run(&mut self, sql: &str) -> Result<Vec<String>, String> {
+        let mut lines = Vec::new();
+        for statement in parse(sql).map_err(|e| format!("{}: {}", e.code, e.message))? {
+            let response = self.session.execute(&statement, &[]).await;
+            let response = response.map_err(|e| format!("{}: {}", e.code, e.message))?;
+            if let Response::Rows { schema, batches, .. } = response {
+                for batch in batches {
+                    lines.extend((0..batch.num_rows()).map(|row| {
+                        let cells = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+                            let mut text = String::new();
+                            if column.is_valid(row) {
+                                pg_text(column.as_ref(), row, field, &mut text);
+                            }
+                            cell(column.is_valid(row).then_some(text.as_str())).to_string()
+                        });
+                        cells.collect::<Vec<_>>().join(" ")
+                    }));
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    fn definition(&self, view: &str) -> Option<String> {
+        let folded = view.to_lowercase();
+        let relation = self.engine.relation(view).or_else(|_| self.engine.relation(&folded)).ok()?;
+        if relation.kind == RelationKind::MaterializedView { relation.definition.clone() } else { None }
+    }
+}
