@@ -94,7 +94,7 @@ fn odd_but_right() {
 #[test]
 fn bad_lines_are_bad_alone() {
     let body = "{\"id\":1}\n{\"id\":\n{\"id\":\"x\"}\n{\"name\":\"no id\"}\n{\"id\":null}\n{\"id\":2,\"small\":40000}\n\
-        {\"id\":3,\"s\":{\"x\":\"q\"}}\n{\"id\":4} x\n[1]\n{\"id\":5,\"tags\":[\"a\",[1]],\"items\":[{\"x\":1},{\"x\":[]}]}\n\
+        {\"id\":3,\"s\":{\"x\":\"q\"}}\n{\"id\":4} x\n[1]\n{\"id\":5,\"tags\":[\"a\",[1]],\"items\":[{\"x\":1}]}\n\
         {\"id\":6,\"items\":[{\"x\":1},{\"x\":[]}]}\n{\"id\":7,\"name\":\"\\x\"}\n{\"id\":8,}\n{\"id\":9 \"a\":1}\n{\"id\":10}\n";
     let decoded = decode(body.as_bytes());
     assert_eq!(decoded.rows.column(0).as_primitive::<Int64Type>().values(), &[1, 5, 10]);

@@ -1,23 +1,28 @@
 //! Parquet and Arrow files, batch by batch; only the wanted columns are read.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek};
+use std::io::{Read as _, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
-use arrow::ipc::reader::{FileReader, StreamReader};
+use arrow::ipc::reader::StreamDecoder;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use crate::arrow_stream::Budget;
 use crate::conform::conform;
 use crate::shape::Shape;
 use crate::source::{Position, Read, Reader, SourceBatch, SourceError};
 
 /// Rows that a Parquet reader decodes at once.
 const BATCH_ROWS: usize = 8192;
+
+/// So much of an Arrow file is read at once.
+const PIECE: u64 = 4 << 20;
 
 /// Batches of an opened file.
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
@@ -62,20 +67,10 @@ impl ColumnarReader {
         let name = path.display().to_string();
         let row = from.map_or(Ok(0), parse_position)?;
         let failed = |e: &dyn std::fmt::Display| SourceError(format!("{name}: {e}"));
-        let mut file = File::open(path).map_err(|e| failed(&e))?;
+        let file = File::open(path).map_err(|e| failed(&e))?;
         let size = file.metadata().map_err(|e| failed(&e))?.len();
-        let mut magic = [0; 6];
-        let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
-        file.rewind().map_err(|e| failed(&e))?;
-        let batches = guarded(|| {
-            let input = BufReader::new(file);
-            Ok(if is_file {
-                Box::new(FileReader::try_new(input, None)?) as Batches
-            } else {
-                Box::new(StreamReader::try_new(input, None)?) as Batches
-            })
-        });
-        let batches = batches.map_err(|e| failed(&e))?;
+        let pieces = ArrowPieces::new(file, size).map_err(|e| failed(&e))?;
+        let batches = Box::new(pieces) as Batches;
         let mut reader = ColumnarReader { name, batches, shape, rest: None, row: 0, size, rows: None };
         reader.skip(row)?;
         Ok(reader)
@@ -98,6 +93,78 @@ impl ColumnarReader {
         }
         let next = guarded(|| self.batches.next().transpose());
         next.map_err(|e| SourceError(format!("{}: {e}", self.name)))
+    }
+}
+
+/// The batches of an Arrow file or stream.
+///
+/// Arrow's own readers allocate whatever length a message claims, so a broken file could end the
+/// process; the decoder used here only ever holds bytes that were really there.
+struct ArrowPieces {
+    file: File,
+    /// Bytes still to read.
+    left: u64,
+    buffer: Buffer,
+    decoder: StreamDecoder,
+    budget: Budget,
+    ended: bool,
+}
+
+impl ArrowPieces {
+    fn new(mut file: File, size: u64) -> std::io::Result<Self> {
+        let budget = Budget::new(usize::try_from(size).unwrap_or(usize::MAX));
+        let mut head = Vec::new();
+        file.by_ref().take(256).read_to_end(&mut head)?;
+        let (mut start, mut end) = (0, size);
+        if head.starts_with(b"ARROW1") {
+            // A file is a stream between a head, which is filled up with zeros to some multiple of
+            // 8 bytes, and a footer, whose length and a mark of 6 bytes are the file's end.
+            let zeros = head[6..].iter().take_while(|b| **b == 0).count();
+            start = (6 + zeros) as u64 / 8 * 8;
+            let mut tail = [0; 10];
+            file.seek(SeekFrom::End(-10))?;
+            file.read_exact(&mut tail)?;
+            let footer = u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]);
+            end = size.saturating_sub(10).saturating_sub(footer.into());
+        }
+        file.seek(SeekFrom::Start(start))?;
+        let left = end.saturating_sub(start);
+        let buffer = Buffer::from_vec(Vec::<u8>::new());
+        Ok(ArrowPieces { file, left, buffer, decoder: StreamDecoder::new(), budget, ended: false })
+    }
+
+    fn batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        loop {
+            if !self.buffer.is_empty()
+                && let Some(batch) = self.decoder.decode(&mut self.buffer)?
+            {
+                self.budget.spend(&batch).map_err(|e| ArrowError::ParseError(e.0))?;
+                return Ok(Some(batch));
+            }
+            let mut piece = Vec::new();
+            self.file.by_ref().take(self.left.min(PIECE)).read_to_end(&mut piece)?;
+            if piece.is_empty() {
+                self.decoder.finish()?;
+                return Ok(None);
+            }
+            self.left -= piece.len() as u64;
+            self.buffer = Buffer::from_vec(piece);
+        }
+    }
+}
+
+impl Iterator for ArrowPieces {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        // Set before, so that nothing is tried again after an error or a panic.
+        self.ended = true;
+        let next = self.batch().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
     }
 }
 

@@ -104,10 +104,7 @@ impl LineReader {
 
     /// Goes on after `offset` bytes; a header is read from the file's start.
     fn resume(&mut self, offset: u64, line: u64) -> Result<(), SourceError> {
-        while self.decoder.wants_header()
-            && self.buffer.len() < MAX_RECORD
-            && matches!(self.more()?, More::Bytes)
-        {
+        while self.decoder.wants_header() && self.buffer.len() < MAX_RECORD && matches!(self.more()?, More::Bytes) {
             // No rows are wanted, so only the header is decoded.
             self.decoder.decode(&self.buffer, false, 0);
         }

@@ -1,7 +1,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use arrow::array::{Array, AsArray, Int32Array, RecordBatch, StringArray, StructArray};
+use arrow::array::{AsArray, Int32Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
 use arrow::ipc::writer::FileWriter;
 use parquet::arrow::ArrowWriter;
