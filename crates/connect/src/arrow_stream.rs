@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, RecordBatch, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
@@ -87,8 +87,8 @@ fn unfolded(array: &ArrayRef, max_rows: usize, depth: usize) -> Result<usize, So
     }
     let views = |views: &[u128]| views.iter().map(|v| (*v & 0xffff_ffff) as usize).sum::<usize>();
     Ok(match array.data_type() {
-        DataType::Utf8View => views(array.as_any().downcast_ref::<StringViewArray>().map_or(&[][..], |a| &a.views()[..])),
-        DataType::BinaryView => views(array.as_any().downcast_ref::<BinaryViewArray>().map_or(&[][..], |a| &a.views()[..])),
+        DataType::Utf8View => views(array.as_string_view().views()),
+        DataType::BinaryView => views(array.as_binary_view().views()),
         DataType::Dictionary(..) => {
             let values = array.as_any_dictionary().values();
             // The longest value might be meant by every key.

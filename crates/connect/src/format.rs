@@ -1,6 +1,6 @@
 //! One front for all formats: bytes in, rows and bad records out.
 
-use arrow::datatypes::{SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use memchr::{memchr, memchr_iter, memrchr};
 use tidemill_plan::ColumnPath;
 
@@ -74,6 +74,7 @@ impl Format {
         let shape = Shape::new(schema, columns, not_null)?;
         let options = ValueOptions { timestamp_unit: self.timestamp_unit };
         let record = Record::new(&shape.fields, shape.required.clone(), options)?;
+        let texts = shape.fields.iter().any(|f| holds_text(f.data_type()));
         let syntax = match &self.kind {
             FormatKind::Json => Syntax::Lines,
             FormatKind::JsonArray => Syntax::Array,
@@ -81,7 +82,7 @@ impl Format {
             FormatKind::PgText(options) => Syntax::Cells(Cells::pg_text(options, &shape, schema)),
             FormatKind::Arrow => return Err(SourceError("an Arrow stream is decoded as a whole".into())),
         };
-        Ok(Decoder { syntax, table: Table { shape, record, rows: 0, bad: Vec::new(), line: 0 } })
+        Ok(Decoder { syntax, table: Table { texts, shape, record, rows: 0, bad: Vec::new(), line: 0 } })
     }
 }
 
@@ -99,6 +100,8 @@ enum Syntax {
 
 /// The rows under construction.
 pub(crate) struct Table {
+    /// Whether some wanted column holds text, which has to be UTF-8.
+    texts: bool,
     shape: Shape,
     pub(crate) record: Record,
     pub(crate) rows: usize,
@@ -195,7 +198,7 @@ impl Table {
                 break;
             }
             let segment = if end == 0 { rest } else { &rest[..end] };
-            let utf8 = std::str::from_utf8(segment).is_ok();
+            let utf8 = !self.texts || std::str::from_utf8(segment).is_ok();
             done += self.segment(segment, utf8, max_rows);
         }
         done
@@ -280,6 +283,16 @@ impl Table {
             self.line += 1;
             self.refuse(&Fault::new("more text after the array"), self.line, &data[at..]);
         }
+    }
+}
+
+/// Whether a type is text or has text inside.
+fn holds_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 => true,
+        DataType::List(item) => holds_text(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|f| holds_text(f.data_type())),
+        _ => false,
     }
 }
 

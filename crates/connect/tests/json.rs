@@ -84,7 +84,10 @@ fn odd_but_right() {
             r#"[1,"aé😀\n",1.26,-1000,"2024-01-01T00:00:01.5",true,null,null,null,null,null]"#,
             r#"[2,null,7.00,0.5,null,false,null,null,null,null,null]"#,
             r#"[4,null,null,null,null,null,null,{"x":null,"y":"v","deep":null},null,null,null]"#,
-            r#"[5,"12.50",null,null,"2024-01-01T00:00:00",null,100,null,["a",null,"b\"c"],[{"x":1,"y":null,"deep":null},null,{"x":null,"y":null,"deep":null}],null]"#,
+            concat!(
+                r#"[5,"12.50",null,null,"2024-01-01T00:00:00",null,100,null,["a",null,"b\"c"],"#,
+                r#"[{"x":1,"y":null,"deep":null},null,{"x":null,"y":null,"deep":null}],null]"#
+            ),
             r#"[6,null,null,null,"2024-01-01T00:00:00",null,null,null,[],null,{"k": [1, 2.50]}]"#,
             r#"[7,"{\"a\": 1}",null,null,null,null,null,{"x":null,"y":null,"deep":{"z":1}},null,null,"text"]"#,
         ]
@@ -94,8 +97,10 @@ fn odd_but_right() {
 #[test]
 fn bad_lines_are_bad_alone() {
     let body = "{\"id\":1}\n{\"id\":\n{\"id\":\"x\"}\n{\"name\":\"no id\"}\n{\"id\":null}\n{\"id\":2,\"small\":40000}\n\
-        {\"id\":3,\"s\":{\"x\":\"q\"}}\n{\"id\":4} x\n[1]\n{\"id\":5,\"tags\":[\"a\",[1]],\"items\":[{\"x\":1}]}\n\
-        {\"id\":6,\"items\":[{\"x\":1},{\"x\":[]}]}\n{\"id\":7,\"name\":\"\\x\"}\n{\"id\":8,}\n{\"id\":9 \"a\":1}\n{\"id\":10}\n";
+        {\"id\":3,\"s\":{\"x\":\"q\"}}\n{\"id\":4} x\n[1]\n\
+        {\"id\":5,\"tags\":[\"a\",[1]],\"items\":[{\"x\":1}]}\n\
+        {\"id\":6,\"items\":[{\"x\":1},{\"x\":[]}]}\n{\"id\":7,\"name\":\"\\x\"}\n{\"id\":8,}\n\
+        {\"id\":9 \"a\":1}\n{\"id\":10}\n";
     let decoded = decode(body.as_bytes());
     assert_eq!(decoded.rows.column(0).as_primitive::<Int64Type>().values(), &[1, 5, 10]);
     let bad: Vec<(u64, &str)> = decoded.bad.iter().map(|b| (b.position, b.reason.as_str())).collect();
@@ -131,8 +136,8 @@ fn invalid_utf8_spoils_only_its_row() {
 
 #[test]
 fn fields_of_structs() {
-    let body = "{\"id\":1,\"s\":{\"x\":1,\"y\":\"a\",\"deep\":{\"z\":2.5}}}\n{\"id\":2,\"s\":null}\n{\"id\":3,\"s\":{}}\n\
-        {\"id\":4,\"s\":{\"deep\":null,\"y\":\"b\"}}\n";
+    let body = "{\"id\":1,\"s\":{\"x\":1,\"y\":\"a\",\"deep\":{\"z\":2.5}}}\n{\"id\":2,\"s\":null}\n\
+        {\"id\":3,\"s\":{}}\n{\"id\":4,\"s\":{\"deep\":null,\"y\":\"b\"}}\n";
     let decoded = only(&[(7, &["deep", "z"]), (0, &[]), (7, &["y"]), (7, &["y"])], body);
     assert_eq!(
         printed(&decoded.rows),
@@ -318,7 +323,10 @@ proptest! {
     }
 
     #[test]
-    fn good_rows_survive_bad_ones(rows in rows(), places in proptest::collection::vec((0usize..12, 0usize..300, any::<u8>()), 1..8)) {
+    fn good_rows_survive_bad_ones(
+        rows in rows(),
+        places in proptest::collection::vec((0usize..12, 0usize..300, any::<u8>()), 1..8),
+    ) {
         let expected = decode(plain(&rows).as_bytes());
         let mut body = Vec::new();
         for (i, row) in rows.iter().enumerate() {
@@ -337,7 +345,10 @@ proptest! {
     }
 
     #[test]
-    fn mutations_never_panic(rows in rows(), changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)) {
+    fn mutations_never_panic(
+        rows in rows(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+    ) {
         let mut body = plain(&rows).into_bytes();
         if !body.is_empty() {
             for (place, byte) in &changes {
