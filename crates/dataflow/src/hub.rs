@@ -308,7 +308,7 @@ impl Hub {
         {
             inputs[0].append(&mut view.waiting[input]);
         }
-        if inputs.iter().all(Vec::is_empty) && !view.is_due(node, at.epoch, &watermarks) {
+        if inputs.iter().all(Vec::is_empty) && !view.is_due(node, self.place.worker, at.epoch, &watermarks) {
             return;
         }
         let mut errors = Vec::new();

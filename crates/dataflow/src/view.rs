@@ -145,10 +145,14 @@ impl View {
 
     /// The nodes that begin with a row, on the worker that owns them.
     pub(crate) fn starting_nodes(&self, worker: usize) -> Vec<NodeId> {
-        let nodes = &self.spec.dataflow.nodes;
-        let here = |node: &Node| worker == 0 && node.inputs.iter().any(|e| e.route == Route::Gather);
-        let wants = |op: &Option<Box<dyn Operator>>| op.as_ref().is_some_and(|op| op.wants_start());
-        (0..nodes.len()).filter(|id| here(&nodes[*id]) && wants(&self.operators[*id])).collect()
+        (0..self.operators.len()).filter(|node| self.starts(*node, worker)).collect()
+    }
+
+    /// Whether a node has still to begin with a row on this worker: it would be there twice if another,
+    /// which is woken by a watermark, began too.
+    fn starts(&self, node: NodeId, worker: usize) -> bool {
+        let gathers = self.spec.dataflow.nodes[node].inputs.iter().any(|e| e.route == Route::Gather);
+        worker == 0 && gathers && self.operators[node].as_ref().is_some_and(|op| op.wants_start())
     }
 
     /// The watermark of a node's input.
@@ -161,9 +165,9 @@ impl View {
     }
 
     /// Whether a node without rows has something to do.
-    pub(crate) fn is_due(&self, node: NodeId, epoch: Epoch, watermarks: &Watermarks) -> bool {
+    pub(crate) fn is_due(&self, node: NodeId, worker: usize, epoch: Epoch, watermarks: &Watermarks) -> bool {
         let watermark = self.watermark(node, epoch, watermarks);
-        self.operators[node].as_ref().is_some_and(|op| op.wants_start() || op.due(watermark))
+        self.starts(node, worker) || self.operators[node].as_ref().is_some_and(|op| op.due(watermark))
     }
 
     /// Runs one node.

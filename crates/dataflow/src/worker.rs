@@ -58,7 +58,8 @@ pub struct Cluster {
 
 /// The conductor's end of the loop; only in process 0.
 pub struct Loop {
-    feed: Sender<Feed>,
+    /// `None` once it ends.
+    feed: Option<Sender<Feed>>,
     activator: Arc<Mutex<Option<SyncActivator>>>,
     /// All epochs below are done on all workers.
     done: Arc<AtomicU64>,
@@ -70,7 +71,12 @@ impl Loop {
     /// Begins an epoch.
     pub fn begin(&self, feed: Feed) {
         // A closed loop means that the workers are gone, and with them the process, soon.
-        let _ = self.feed.send(feed);
+        let _ = self.feed.as_ref().map(|to| to.send(feed));
+        self.wake();
+    }
+
+    /// Wakes worker 0.
+    fn wake(&self) {
         if let Some(activator) = self.activator.lock().as_ref() {
             let _ = activator.activate();
         }
@@ -79,6 +85,14 @@ impl Loop {
     /// All epochs below this one are done on all workers.
     pub fn done(&self) -> Epoch {
         self.done.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Loop {
+    /// Lets the workers end: a sleeping worker 0 would never see that nobody feeds it any more.
+    fn drop(&mut self) {
+        self.feed = None;
+        self.wake();
     }
 }
 
@@ -137,7 +151,7 @@ pub fn start(
     let config = Config { communication, worker: WorkerConfig::default().idle_spin(Duration::ZERO) };
     let guards = timely::execute(config, move |worker| run_worker(worker, &shared))?;
     let workers = cluster.workers * cluster.hosts.len().max(1);
-    Ok((Loop { feed, activator, done, workers }, guards))
+    Ok((Loop { feed: Some(feed), activator, done, workers }, guards))
 }
 
 struct ByTarget;

@@ -79,26 +79,6 @@ fn check(record: &Record, sql: &str, answer: Result<Vec<String>, String>, wrong:
     wrong.push(format!("line {}: {sql}\n  {complaint}", record.line));
 }
 
-/// Statements that take away what a file has made, for the next file.
-pub fn cleanup(records: &[Record]) -> Vec<String> {
-    let made = records.iter().filter_map(|record| {
-        let text = record.sql.replace('(', " ");
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let kind = match words.iter().map(|w| w.to_ascii_uppercase()).collect::<Vec<_>>().as_slice() {
-            [create, materialized, ..] if create == "CREATE" && materialized == "MATERIALIZED" => "MATERIALIZED VIEW",
-            [create, view, ..] if create == "CREATE" && view == "VIEW" => "VIEW",
-            [create, table, ..] if create == "CREATE" && table == "TABLE" => "TABLE",
-            _ => return None,
-        };
-        let skip = kind.split(' ').count() + 1;
-        let name = words[skip..].iter().find(|w| !["IF", "NOT", "EXISTS"].contains(w))?;
-        Some(format!("DROP {kind} IF EXISTS {name} CASCADE"))
-    });
-    let mut drops: Vec<String> = made.collect();
-    drops.reverse();
-    drops
-}
-
 /// Fails the test with all that went wrong, if anything did.
 pub fn report(files: usize, failures: Vec<(String, Vec<String>)>) {
     assert!(files > 0, "no file was found");

@@ -2,8 +2,8 @@
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::play::{Database, cell, cleanup, play, report};
-use super::script;
+use super::play::{Database, cell, play, report};
+use super::script::{self, Record};
 
 /// A client.
 pub struct Wire {
@@ -51,4 +51,24 @@ pub async fn play_all(port: u16) {
         failures.push((script.name.clone(), wrong));
     }
     report(scripts.len(), failures);
+}
+
+/// Statements that take away what a file has made, for the next file.
+fn cleanup(records: &[Record]) -> Vec<String> {
+    let made = records.iter().filter_map(|record| {
+        let text = record.sql.replace('(', " ");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let kind = match words.iter().map(|w| w.to_ascii_uppercase()).collect::<Vec<_>>().as_slice() {
+            [create, materialized, ..] if create == "CREATE" && materialized == "MATERIALIZED" => "MATERIALIZED VIEW",
+            [create, view, ..] if create == "CREATE" && view == "VIEW" => "VIEW",
+            [create, table, ..] if create == "CREATE" && table == "TABLE" => "TABLE",
+            _ => return None,
+        };
+        let skip = kind.split(' ').count() + 1;
+        let name = words[skip..].iter().find(|w| !["IF", "NOT", "EXISTS"].contains(w))?;
+        Some(format!("DROP {kind} IF EXISTS {name} CASCADE"))
+    });
+    let mut drops: Vec<String> = made.collect();
+    drops.reverse();
+    drops
 }
