@@ -5,9 +5,15 @@ use std::fmt::Write;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use clap::ValueEnum;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle};
 use tidemill_connect::{json_members, pg_text};
 use tidemill_engine::Change;
+
+/// As psql draws tables: a line under the header, and none between rows.
+const STYLE: TableStyle = TableStyle::new()
+    .header_lines(ContentLineStyle::none().junction('|'))
+    .header_separator(LineStyle::none().fill('-').junction('+'))
+    .content_lines(ContentLineStyle::none().junction('|'));
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -113,7 +119,7 @@ pub fn table(names: Vec<String>, rows: Vec<Vec<Option<String>>>, right: Vec<bool
         return String::new();
     }
     let mut table = Table::new();
-    table.load_style(presets::ASCII_NO_BORDERS);
+    table.load_style(STYLE);
     table.set_header(names);
     for row in rows {
         let cell = |(i, value): (usize, Option<String>)| {
@@ -171,7 +177,7 @@ mod tests {
         let text = |format| rows(&batch.schema(), std::slice::from_ref(&batch), format);
         assert_eq!(text(Format::Csv), "n,t\n7,\"a,\"\"b\"\n,\"\"\n");
         assert_eq!(text(Format::Json), "{\"n\":7,\"t\":\"a,\\\"b\"}\n{\"n\":null,\"t\":\"\"}\n");
-        assert!(text(Format::Table).contains("    7 | a,\"b"), "{}", text(Format::Table));
+        assert_eq!(text(Format::Table), " n    | t\n------+------\n    7 | a,\"b\n NULL |\n");
     }
 
     #[test]
