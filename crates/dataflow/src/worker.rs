@@ -89,7 +89,7 @@ impl Loop {
 }
 
 impl Drop for Loop {
-    /// Lets the workers end: a sleeping worker 0 would never see that nobody feeds it any more.
+    /// Closes the feed, and wakes worker 0 to see it: the workers finish what is in flight, and end.
     fn drop(&mut self) {
         self.feed = None;
         self.wake();

@@ -75,6 +75,8 @@ struct InFlight {
     replies: Vec<Reply<Epoch>>,
     /// Views that are live from this epoch on.
     live: Vec<RelationId>,
+    /// Views whose creators learn with this epoch that they are live.
+    tell: Vec<RelationId>,
     rows: u64,
 }
 
@@ -111,6 +113,9 @@ pub(crate) struct Conductor {
     in_force: BTreeMap<RelationId, Micros>,
     /// Rows for side tables, to enter the next epoch.
     side_rows: Vec<(RelationId, Delta)>,
+    /// Whoever waits for the epoch that has the errors of an earlier one.
+    late_replies: Vec<Reply<Epoch>>,
+    late_tell: Vec<RelationId>,
     removals: Vec<RelationId>,
     catching_up: BTreeMap<RelationId, CatchUp>,
     waiting: Vec<Waiting>,
@@ -148,6 +153,8 @@ impl Conductor {
             reached: BTreeMap::new(),
             in_force: BTreeMap::new(),
             side_rows: Vec::new(),
+            late_replies: Vec::new(),
+            late_tell: Vec::new(),
             removals: Vec::new(),
             catching_up: BTreeMap::new(),
             waiting: Vec::new(),

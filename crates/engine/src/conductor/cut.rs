@@ -28,6 +28,7 @@ struct Cut {
     replies: Vec<Reply<Epoch>>,
     early: Vec<Reply<Epoch>>,
     live: Vec<RelationId>,
+    tell: Vec<RelationId>,
     rows: u64,
 }
 
@@ -45,6 +46,8 @@ impl Conductor {
         for (relation, delta) in std::mem::take(&mut self.side_rows) {
             self.put(&mut cut, relation, None, delta, true);
         }
+        cut.replies.append(&mut self.late_replies);
+        cut.tell.append(&mut self.late_tell);
         self.cut_requests(&mut cut);
         self.cut_sources(&mut cut);
         self.cut_history(&mut cut);
@@ -67,6 +70,7 @@ impl Conductor {
             began: self.shared.env.monotonic_nanos(),
             writes: cut.writes,
             replies: cut.replies,
+            tell: cut.tell.into_iter().chain(cut.live.iter().copied()).collect(),
             live: cut.live,
             rows: cut.rows,
         });

@@ -37,6 +37,7 @@ impl Conductor {
                 self.stop_view(*view, reason);
             }
         }
+        let no_errors = !outputs.iter().any(|output| matches!(output, Output::Errors { .. }));
         let mut changes: BTreeMap<RelationId, Vec<Delta>> = BTreeMap::new();
         for (relation, delta) in flight.writes {
             changes.entry(relation).or_default().push(delta);
@@ -53,10 +54,16 @@ impl Conductor {
         self.show(epoch, changes, &flight.live);
         self.shared.published.announce(epoch);
         self.note_latency(flight.began, flight.rows);
-        for reply in flight.replies {
-            let _ = reply.send(Ok(epoch));
+        if no_errors {
+            for reply in flight.replies {
+                let _ = reply.send(Ok(epoch));
+            }
+            self.tell_live(&flight.tell);
+        } else {
+            // The errors enter with the next epoch, and whoever waits is to see them too.
+            self.late_replies.extend(flight.replies);
+            self.late_tell.extend(flight.tell);
         }
-        self.tell_live(&flight.live);
     }
 
     fn show(&mut self, epoch: Epoch, changes: BTreeMap<RelationId, Vec<Delta>>, live: &[RelationId]) {

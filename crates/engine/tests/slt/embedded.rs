@@ -51,9 +51,11 @@ impl Database for Embedded {
         Ok(lines)
     }
 
-    fn definition(&self, view: &str) -> Option<String> {
+    fn definition(&self, view: &str) -> Option<(String, Vec<String>)> {
         let folded = view.to_lowercase();
         let relation = self.engine.relation(view).or_else(|_| self.engine.relation(&folded)).ok()?;
-        if relation.kind == RelationKind::MaterializedView { relation.definition.clone() } else { None }
+        let columns = relation.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let query = relation.definition.clone().filter(|_| relation.kind == RelationKind::MaterializedView)?;
+        Some((query, columns))
     }
 }

@@ -14,8 +14,8 @@ pub trait Database {
     /// Runs a statement; rows come as lines of cells in text form.
     async fn run(&mut self, sql: &str) -> Result<Vec<String>, String>;
 
-    /// The defining query of a materialized view, where the database tells.
-    fn definition(&self, _view: &str) -> Option<String> {
+    /// The defining query of a materialized view and its columns, where the database tells.
+    fn definition(&self, _view: &str) -> Option<(String, Vec<String>)> {
         None
     }
 }

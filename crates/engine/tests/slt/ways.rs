@@ -113,14 +113,15 @@ fn rows(text: &str) -> Option<Vec<String>> {
 
 /// The query with the materialized view that it reads replaced by that view's defining query;
 /// `None` if it is not simply over one view. `definition` knows the materialized views.
-pub fn as_batch(sql: &str, definition: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub fn as_batch(sql: &str, definition: impl Fn(&str) -> Option<(String, Vec<String>)>) -> Option<String> {
     let words: Vec<&str> = sql.split_whitespace().collect();
     let froms = words.iter().filter(|w| w.eq_ignore_ascii_case("from")).count();
     let joins = words.iter().any(|w| w.eq_ignore_ascii_case("join") || w.contains("$"));
     let at = words.iter().position(|w| w.eq_ignore_ascii_case("from"))?;
     let name = words.get(at + 1).filter(|n| froms == 1 && !joins && !n.contains([',', '(']))?;
     let bare = name.strip_prefix("public.").unwrap_or(name);
-    let found = definition(bare.trim_matches('"'))?;
+    let (found, columns) = definition(bare.trim_matches('"'))?;
+    let columns = columns.iter().map(|column| format!("\"{column}\"")).collect::<Vec<_>>().join(", ");
     let (head, tail) = (words[..=at].join(" "), words[at + 2..].join(" "));
-    Some(format!("{head} ({found}) AS {bare} {tail}"))
+    Some(format!("{head} ({found}) AS {bare} ({columns}) {tail}"))
 }
