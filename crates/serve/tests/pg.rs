@@ -67,20 +67,28 @@ async fn parameters_in_binary_and_rows_back() {
     let server = server().await;
     let client = connect(&server).await;
     client
-        .batch_execute("CREATE TABLE kinds (id int PRIMARY KEY, b bool, l bigint, f double precision, t text, x bytea, j jsonb)")
+        .batch_execute(
+            "CREATE TABLE kinds (id int PRIMARY KEY, b bool, l bigint, f double precision, t text, x bytea, j jsonb)",
+        )
         .await
         .unwrap();
     let insert = client.prepare("INSERT INTO kinds VALUES ($1, $2, $3, $4, $5, $6, $7)").await.unwrap();
     assert_eq!(insert.params()[..4], [Type::INT4, Type::BOOL, Type::INT8, Type::FLOAT8]);
     let bytes: &[u8] = &[0, 255];
-    let count = client.execute(&insert, &[&1i32, &true, &(1i64 << 60), &1.5f64, &"ä", &bytes, &"{\"a\": [1, 2]}"]).await.unwrap();
+    let count = client
+        .execute(&insert, &[&1i32, &true, &(1i64 << 60), &1.5f64, &"ä", &bytes, &"{\"a\": [1, 2]}"])
+        .await
+        .unwrap();
     assert_eq!(count, 1);
     let nothing: Option<bool> = None;
     client
         .execute(&insert, &[&2i32, &nothing, &None::<i64>, &None::<f64>, &None::<&str>, &None::<&[u8]>, &None::<&str>])
         .await
         .unwrap();
-    let rows = client.query("SELECT b, l, f, t, x, CAST(j AS text) AS j FROM kinds WHERE id <= $1 ORDER BY id", &[&2i32]).await.unwrap();
+    let rows = client
+        .query("SELECT b, l, f, t, x, CAST(j AS text) AS j FROM kinds WHERE id <= $1 ORDER BY id", &[&2i32])
+        .await
+        .unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0].get::<_, i64>("l"), 1 << 60);
     assert_eq!(rows[0].get::<_, f64>("f"), 1.5);
@@ -186,7 +194,20 @@ async fn psql_describes() {
     assert!(described.contains("price|numeric(10,2)|||0"), "{described}");
     assert!(described.contains("\"orders_pkey\" PRIMARY KEY"), "{described}");
     assert!(shown(&server, "\\d totals").await.contains("n|bigint"));
-    for command in ["\\d+ orders", "\\d+ totals", "\\d+ cheap", "\\l", "\\dn", "\\du", "\\df", "\\di", "\\dT", "\\dp", "\\dx", "\\db"] {
+    for command in [
+        "\\d+ orders",
+        "\\d+ totals",
+        "\\d+ cheap",
+        "\\l",
+        "\\dn",
+        "\\du",
+        "\\df",
+        "\\di",
+        "\\dT",
+        "\\dp",
+        "\\dx",
+        "\\db",
+    ] {
         shown(&server, command).await;
     }
     assert!(shown(&server, "\\d+ cheap").await.to_lowercase().contains("select id from orders"));

@@ -189,8 +189,9 @@ impl ContextProvider for Provider<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        let known = self.state().scalar_functions().get(name).cloned();
-        known.or_else(|| crate::pg_catalog::function(self.catalog, name))
+        // PostgreSQL's `version()` before DataFusion's.
+        let own = crate::pg_catalog::function(self.catalog, name);
+        own.or_else(|| self.state().scalar_functions().get(name).cloned())
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

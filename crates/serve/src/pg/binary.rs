@@ -162,8 +162,10 @@ fn put_numeric(out: &mut BytesMut, value: i256, scale: i8) {
     let (negative, text) = text.strip_prefix('-').map_or((false, text.as_str()), |rest| (true, rest));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let whole_groups = whole.len().div_ceil(4);
-    let padded = format!("{whole:0>width$}{fraction:0<rest$}", width = whole_groups * 4, rest = fraction.len().div_ceil(4) * 4);
-    let groups: Vec<i16> = padded.as_bytes().chunks(4).map(|c| c.iter().fold(0, |n, d| n * 10 + i16::from(d - b'0'))).collect();
+    let padded =
+        format!("{whole:0>width$}{fraction:0<rest$}", width = whole_groups * 4, rest = fraction.len().div_ceil(4) * 4);
+    let groups: Vec<i16> =
+        padded.as_bytes().chunks(4).map(|c| c.iter().fold(0, |n, d| n * 10 + i16::from(d - b'0'))).collect();
     let leading = groups.iter().take_while(|g| **g == 0).count();
     let trailing = groups[leading..].iter().rev().take_while(|g| **g == 0).count();
     let digits = &groups[leading..groups.len() - trailing];

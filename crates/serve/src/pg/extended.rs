@@ -8,7 +8,9 @@ use pgwire::api::Type;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete, PortalSuspended};
 use pgwire::messages::response::EmptyQueryResponse;
-use tidemill_engine::{Description, Param, Response, SqlError, Statement, StatementKind, Subscription, change_schema, parse};
+use tidemill_engine::{
+    Description, Param, Response, SqlError, Statement, StatementKind, Subscription, change_schema, parse,
+};
 
 use super::connection::{Connection, counted, guarded};
 use super::failure::Failure;
@@ -170,7 +172,9 @@ impl Connection {
         match response {
             Response::Rows { schema, batches, tag } => {
                 if portal.prepared.schema.is_none() {
-                    return Err(SqlError::internal("the statement gave rows though it was described to give none").into());
+                    return Err(
+                        SqlError::internal("the statement gave rows though it was described to give none").into()
+                    );
                 }
                 let format = RowFormat::new(&schema, &portal.formats)?;
                 Ok(Some(Running { format, current: None, rest: batches.into(), live: None, tag }))

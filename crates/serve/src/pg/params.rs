@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{CastOptions, cast_with_options, concat};
@@ -27,7 +28,8 @@ pub fn read(
     wanted: &[Type],
 ) -> Result<Vec<Param>, SqlError> {
     if values.len() != wanted.len() {
-        let message = format!("bind message supplies {} parameters, but the statement requires {}", values.len(), wanted.len());
+        let message =
+            format!("bind message supplies {} parameters, but the statement requires {}", values.len(), wanted.len());
         return Err(SqlError::new("08P01", message));
     }
     if formats.len() > 1 && formats.len() != values.len() {
@@ -266,7 +268,11 @@ fn array_from_binary(mut bytes: Bytes, item: &Type) -> Result<ArrayRef, SqlError
     match dimensions {
         0 => return list(Vec::new(), &item),
         1 => {}
-        _ => return Err(SqlError::not_supported("parameters that are arrays of arrays are not supported in binary format")),
+        _ => {
+            return Err(SqlError::not_supported(
+                "parameters that are arrays of arrays are not supported in binary format",
+            ));
+        }
     }
     let count = bytes.try_get_i32().map_err(|_| short())?;
     let _first_index = bytes.try_get_i32().map_err(|_| short())?;

@@ -21,12 +21,16 @@ impl RowFormat {
     /// The columns of a schema in the formats that the client asked for (none: text; one: for all).
     pub fn new(schema: &Schema, formats: &[i16]) -> Result<Self, SqlError> {
         if formats.len() > 1 && formats.len() != schema.fields().len() {
-            let message =
-                format!("bind message has {} result formats but query has {} columns", formats.len(), schema.fields().len());
+            let message = format!(
+                "bind message has {} result formats but query has {} columns",
+                formats.len(),
+                schema.fields().len()
+            );
             return Err(SqlError::new("08P01", message));
         }
         let format = |i: usize| formats.get(if formats.len() == 1 { 0 } else { i }) == Some(&1);
-        let columns = schema.fields().iter().enumerate().map(|(i, field)| (field.clone(), types::of_field(field), format(i)));
+        let columns =
+            schema.fields().iter().enumerate().map(|(i, field)| (field.clone(), types::of_field(field), format(i)));
         let columns = columns.collect();
         Ok(RowFormat { columns })
     }

@@ -145,7 +145,8 @@ impl Reported {
         for (i, (name, default)) in REPORTED.iter().enumerate() {
             // These four are ours to say.
             let fixed = matches!(*name, "server_version" | "server_encoding" | "integer_datetimes" | "is_superuser");
-            let set = if fixed { None } else { session.parameter(name).or_else(|| session.parameter(&name.to_lowercase())) };
+            let set =
+                if fixed { None } else { session.parameter(name).or_else(|| session.parameter(&name.to_lowercase())) };
             let value = set.unwrap_or_else(|| (*default).to_string());
             if self.values.get(i) == Some(&value) {
                 continue;

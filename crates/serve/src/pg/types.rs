@@ -47,7 +47,9 @@ pub fn of_type(data_type: &DataType) -> Type {
         DataType::Timestamp(_, None) => Type::TIMESTAMP,
         DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
         DataType::Interval(_) | DataType::Duration(_) => Type::INTERVAL,
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => array_of(&of_field(item)),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            array_of(&of_field(item))
+        }
         DataType::Struct(_) | DataType::Map(_, _) => Type::JSON,
         DataType::Dictionary(_, value) => of_type(value),
         _ => Type::TEXT,
@@ -159,7 +161,9 @@ mod tests {
 
     #[test]
     fn parameters_come_back() {
-        for pg_type in [Type::INT2, Type::INT8, Type::FLOAT8, Type::NUMERIC, Type::DATE, Type::TIMESTAMPTZ, Type::INT4_ARRAY] {
+        for pg_type in
+            [Type::INT2, Type::INT8, Type::FLOAT8, Type::NUMERIC, Type::DATE, Type::TIMESTAMPTZ, Type::INT4_ARRAY]
+        {
             assert_eq!(of_type(&to_arrow(pg_type.oid()).unwrap()), pg_type);
         }
         assert_eq!(to_arrow(0), None);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanBuilder, Int16Builder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder};
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Int16Builder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::SqlError;
@@ -100,9 +102,11 @@ impl Table {
     /// Rows as a batch. Rows may be shorter than the columns: the rest is NULL.
     pub(super) fn batch(&self, rows: &[Row]) -> Result<RecordBatch, SqlError> {
         let schema = self.schema();
-        let columns = schema.fields().iter().enumerate().map(|(i, field)| {
-            array(field.data_type(), rows.iter().map(|row| row.get(i).unwrap_or(&Value::Null)))
-        });
+        let columns = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(i, field)| array(field.data_type(), rows.iter().map(|row| row.get(i).unwrap_or(&Value::Null))));
         let columns = columns.collect();
         RecordBatch::try_new(schema, columns).map_err(|e| SqlError::internal(format!("{}: {e}", self.name)))
     }

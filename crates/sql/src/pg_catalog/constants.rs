@@ -32,7 +32,11 @@ pub(super) fn definitions() -> Vec<Definition> {
              rolreplication:bool rolconnlimit:int4 rolpassword:text rolvaliduntil:text rolbypassrls:bool rolconfig:text[]",
             roles,
         ),
-        table("pg_user", "usename:name usesysid:oid usecreatedb:bool usesuper:bool userepl:bool usebypassrls:bool", users),
+        table(
+            "pg_user",
+            "usename:name usesysid:oid usecreatedb:bool usesuper:bool userepl:bool usebypassrls:bool",
+            users,
+        ),
         table("pg_am", "oid:oid amname:name amhandler:text amtype:char", access_methods),
         table(
             "pg_type",
@@ -42,10 +46,18 @@ pub(super) fn definitions() -> Vec<Definition> {
              typreceive:text typsend:text typsubscript:text",
             types,
         ),
-        table("pg_settings", "name:text setting:text unit:text category:text short_desc:text context:text vartype:text", settings),
+        table(
+            "pg_settings",
+            "name:text setting:text unit:text category:text short_desc:text context:text vartype:text",
+            settings,
+        ),
         table("pg_tablespace", "oid:oid spcname:name spcowner:oid spcacl:text[] spcoptions:text[]", tablespaces),
         table("pg_language", "oid:oid lanname:name lanowner:oid lanispl:bool lanpltrusted:bool", languages),
-        table("pg_collation", "oid:oid collname:name collnamespace:oid collowner:oid collprovider:char collencoding:int4", collations),
+        table(
+            "pg_collation",
+            "oid:oid collname:name collnamespace:oid collowner:oid collprovider:char collencoding:int4",
+            collations,
+        ),
     ];
     all.extend(ABSENT.iter().map(|(name, columns)| table(name, columns, none)));
     all
@@ -63,7 +75,10 @@ const ABSENT: [(&str, &str); 31] = [
     ("pg_event_trigger", "oid:oid evtname:name evtevent:name evtowner:oid evtfoid:oid evtenabled:char evttags:text[]"),
     ("pg_extension", "oid:oid extname:name extowner:oid extnamespace:oid extrelocatable:bool extversion:text"),
     ("pg_foreign_data_wrapper", "oid:oid fdwname:name fdwowner:oid fdwhandler:oid fdwvalidator:oid fdwoptions:text[]"),
-    ("pg_foreign_server", "oid:oid srvname:name srvowner:oid srvfdw:oid srvtype:text srvversion:text srvoptions:text[]"),
+    (
+        "pg_foreign_server",
+        "oid:oid srvname:name srvowner:oid srvfdw:oid srvtype:text srvversion:text srvoptions:text[]",
+    ),
     ("pg_foreign_table", "ftrelid:oid ftserver:oid ftoptions:text[]"),
     ("pg_inherits", "inhrelid:oid inhparent:oid inhseqno:int4 inhdetachpending:bool"),
     ("pg_locks", "locktype:text database:oid relation:oid pid:int4 mode:text granted:bool transactionid:int8"),
@@ -74,7 +89,10 @@ const ABSENT: [(&str, &str); 31] = [
         "pg_policy",
         "oid:oid polname:name polrelid:oid polcmd:char polpermissive:bool polroles:int8[] polqual:text polwithcheck:text",
     ),
-    ("pg_publication", "oid:oid pubname:name pubowner:oid puballtables:bool pubinsert:bool pubupdate:bool pubdelete:bool"),
+    (
+        "pg_publication",
+        "oid:oid pubname:name pubowner:oid puballtables:bool pubinsert:bool pubupdate:bool pubdelete:bool",
+    ),
     ("pg_publication_namespace", "oid:oid pnpubid:oid pnnspid:oid"),
     ("pg_publication_rel", "oid:oid prpubid:oid prrelid:oid prqual:text prattrs:int8[]"),
     ("pg_publication_tables", "pubname:name schemaname:name tablename:name"),
@@ -84,7 +102,10 @@ const ABSENT: [(&str, &str); 31] = [
     ("pg_sequence", "seqrelid:oid seqtypid:oid seqstart:int8 seqincrement:int8 seqmax:int8 seqmin:int8 seqcycle:bool"),
     ("pg_sequences", "schemaname:name sequencename:name sequenceowner:name data_type:text last_value:int8"),
     ("pg_shdescription", "objoid:oid classoid:oid description:text"),
-    ("pg_statistic_ext", "oid:oid stxrelid:oid stxname:name stxnamespace:oid stxowner:oid stxstattarget:int4 stxkind:text[]"),
+    (
+        "pg_statistic_ext",
+        "oid:oid stxrelid:oid stxname:name stxnamespace:oid stxowner:oid stxstattarget:int4 stxkind:text[]",
+    ),
     ("pg_subscription", "oid:oid subdbid:oid subname:name subowner:oid subenabled:bool"),
     (
         "pg_trigger",
@@ -101,7 +122,22 @@ fn databases(_: &dyn Catalog) -> Vec<Row> {
     let (utf8, locale) = (6, "C.UTF-8");
     let null = Value::Null;
     vec![row![
-        1, DATABASE, OWNER_OID, utf8, "c", false, true, -1, 1663, locale, locale, null.clone(), null.clone(), null, 1, 1
+        1,
+        DATABASE,
+        OWNER_OID,
+        utf8,
+        "c",
+        false,
+        true,
+        -1,
+        1663,
+        locale,
+        locale,
+        null.clone(),
+        null.clone(),
+        null,
+        1,
+        1
     ]]
 }
 
@@ -137,14 +173,58 @@ fn types(_: &dyn Catalog) -> Vec<Row> {
         let preferred = matches!(t.name, "bool" | "text" | "oid" | "float8" | "timestamptz" | "interval");
         let function = |suffix: &str| format!("{}{suffix}", t.name);
         rows.push(row![
-            t.oid, t.name, 11, OWNER_OID, t.len, (1..=8).contains(&t.len), if t.category == "P" { "p" } else { "b" },
-            t.category, preferred, true, ",", 0, 0, t.array, false, 0, -1, 0, collation, Value::Null,
-            function("in"), function("out"), function("recv"), function("send"), "-",
+            t.oid,
+            t.name,
+            11,
+            OWNER_OID,
+            t.len,
+            (1..=8).contains(&t.len),
+            if t.category == "P" { "p" } else { "b" },
+            t.category,
+            preferred,
+            true,
+            ",",
+            0,
+            0,
+            t.array,
+            false,
+            0,
+            -1,
+            0,
+            collation,
+            Value::Null,
+            function("in"),
+            function("out"),
+            function("recv"),
+            function("send"),
+            "-",
         ]);
         if t.array != 0 {
             rows.push(row![
-                t.array, format!("_{}", t.name), 11, OWNER_OID, -1, false, "b", "A", false, true, ",", 0, t.oid, 0, false,
-                0, -1, 0, collation, Value::Null, "array_in", "array_out", "array_recv", "array_send",
+                t.array,
+                format!("_{}", t.name),
+                11,
+                OWNER_OID,
+                -1,
+                false,
+                "b",
+                "A",
+                false,
+                true,
+                ",",
+                0,
+                t.oid,
+                0,
+                false,
+                0,
+                -1,
+                0,
+                collation,
+                Value::Null,
+                "array_in",
+                "array_out",
+                "array_recv",
+                "array_send",
                 "array_subscript_handler",
             ]);
         }
@@ -177,8 +257,5 @@ pub(super) const SETTINGS: [(&str, &str); 20] = [
 ];
 
 fn settings(_: &dyn Catalog) -> Vec<Row> {
-    SETTINGS
-        .iter()
-        .map(|(name, value)| row![*name, *value, Value::Null, "Tidemill", "", "user", "string"])
-        .collect()
+    SETTINGS.iter().map(|(name, value)| row![*name, *value, Value::Null, "Tidemill", "", "user", "string"]).collect()
 }

@@ -15,7 +15,8 @@ use datafusion::logical_expr::{
 
 use super::columns::{Value, array};
 use super::names::{
-    DATABASE, OWNER, TYPES, format_type, index_oid, namespace_name, namespace_oid, parts, quoted, relation_oid, type_oid, visible,
+    DATABASE, OWNER, TYPES, format_type, index_oid, namespace_name, namespace_oid, parts, quoted, relation_oid,
+    type_oid, visible,
 };
 use super::relations::{class_name, index_definition, key_columns};
 use super::{constants, names};
@@ -134,8 +135,18 @@ static FUNCTIONS: [Function; 76] = {
 
 /// The names for `pg_proc`.
 pub(super) const NAMES: [&str; 12] = [
-    "version", "current_schema", "current_database", "current_setting", "set_config", "format_type", "pg_get_expr",
-    "pg_get_viewdef", "pg_get_indexdef", "pg_get_constraintdef", "obj_description", "pg_table_is_visible",
+    "version",
+    "current_schema",
+    "current_database",
+    "current_setting",
+    "set_config",
+    "format_type",
+    "pg_get_expr",
+    "pg_get_viewdef",
+    "pg_get_indexdef",
+    "pg_get_constraintdef",
+    "obj_description",
+    "pg_table_is_visible",
 ];
 
 /// A function by name, which sees the catalog as it is now.
@@ -193,11 +204,8 @@ impl ScalarUDFImpl for SystemFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
-        let columns: Vec<Vec<Value>> = args
-            .args
-            .iter()
-            .map(|arg| values(&arg.to_array(rows)?))
-            .collect::<Result<_>>()?;
+        let columns: Vec<Vec<Value>> =
+            args.args.iter().map(|arg| values(&arg.to_array(rows)?)).collect::<Result<_>>()?;
         let one = |row: usize| {
             let arguments: Vec<Value> = columns.iter().map(|c| c[row].clone()).collect();
             (self.function.body)(&self.facts, &arguments)
@@ -242,7 +250,8 @@ fn text(value: Option<&Value>) -> Option<String> {
 
 fn schemas(args: &[Value]) -> Value {
     let implicit = args.first() == Some(&Value::Bool(true));
-    let names = if implicit { vec!["pg_catalog".to_string(), "public".to_string()] } else { vec!["public".to_string()] };
+    let names =
+        if implicit { vec!["pg_catalog".to_string(), "public".to_string()] } else { vec!["public".to_string()] };
     Value::Texts(names)
 }
 
@@ -276,7 +285,8 @@ fn named<'a>(facts: &'a Facts, value: Option<&Value>) -> Option<&'a Arc<Relation
 }
 
 fn viewdef(facts: &Facts, args: &[Value]) -> Value {
-    let relation = named(facts, args.first()).filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView));
+    let relation =
+        named(facts, args.first()).filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView));
     relation.and_then(|r| view_definition(r)).into()
 }
 
@@ -318,7 +328,8 @@ fn class_oid(facts: &Facts, name: &str) -> Option<i64> {
         None => visible(r),
     };
     let relation = facts.relations.iter().filter(fits).find(|r| r.name == name);
-    let index = || facts.relations.iter().filter(fits).find(|r| !r.primary_key.is_empty() && names::index_name(r) == name);
+    let index =
+        || facts.relations.iter().filter(fits).find(|r| !r.primary_key.is_empty() && names::index_name(r) == name);
     relation.map(|r| relation_oid(r)).or_else(|| index().map(|r| index_oid(r)))
 }
 
@@ -339,7 +350,8 @@ fn to_type(args: &[Value]) -> Value {
 
 fn to_namespace(args: &[Value]) -> Value {
     let name = text(args.first());
-    name.and_then(|n| n.trim().parse().ok().or_else(|| Some(namespace_oid(&parts(&n).pop()?)).filter(|o| *o != 0))).into()
+    name.and_then(|n| n.trim().parse().ok().or_else(|| Some(namespace_oid(&parts(&n).pop()?)).filter(|o| *o != 0)))
+        .into()
 }
 
 fn from_namespace(args: &[Value]) -> Value {

@@ -14,7 +14,11 @@ fn table(name: &'static str, columns: &'static str, rows: fn(&dyn Catalog) -> Ve
 /// These tables.
 pub(super) fn definitions() -> Vec<Definition> {
     vec![
-        table("schemata", "catalog_name:name schema_name:name schema_owner:name default_character_set_name:name", schemata),
+        table(
+            "schemata",
+            "catalog_name:name schema_name:name schema_owner:name default_character_set_name:name",
+            schemata,
+        ),
         table(
             "tables",
             "table_catalog:name table_schema:name table_name:name table_type:text is_insertable_into:text is_typed:text",
@@ -58,7 +62,11 @@ pub(super) fn definitions() -> Vec<Definition> {
              unique_constraint_schema:name unique_constraint_name:name match_option:text update_rule:text delete_rule:text",
             none,
         ),
-        table("routines", "specific_schema:name specific_name:name routine_schema:name routine_name:name routine_type:text", none),
+        table(
+            "routines",
+            "specific_schema:name specific_name:name routine_schema:name routine_name:name routine_type:text",
+            none,
+        ),
         table("sequences", "sequence_catalog:name sequence_schema:name sequence_name:name data_type:text", none),
         table("triggers", "trigger_catalog:name trigger_schema:name trigger_name:name event_object_table:name", none),
     ]
@@ -118,9 +126,25 @@ fn column(relation: &Relation, i: usize) -> Row {
     };
     let time = matches!(oid, 1083 | 1114 | 1184 | 1186).then_some(6);
     row![
-        DATABASE, relation.namespace.as_str(), relation.name.as_str(), field.name().as_str(), i as i64 + 1, default,
-        yes_no(nullable), shown, Value::Null, Value::Null, precision, radix, scale, time, DATABASE, "pg_catalog",
-        functions::type_name(oid), "NO", if generated { "ALWAYS" } else { "NEVER" },
+        DATABASE,
+        relation.namespace.as_str(),
+        relation.name.as_str(),
+        field.name().as_str(),
+        i as i64 + 1,
+        default,
+        yes_no(nullable),
+        shown,
+        Value::Null,
+        Value::Null,
+        precision,
+        radix,
+        scale,
+        time,
+        DATABASE,
+        "pg_catalog",
+        functions::type_name(oid),
+        "NO",
+        if generated { "ALWAYS" } else { "NEVER" },
         yes_no(relation.kind == RelationKind::Table),
     ]
 }

@@ -9,7 +9,7 @@
 //! - [`rewrite`]: turns what clients write and DataFusion cannot plan into what it can.
 //!
 //! Numbers of objects (OIDs) follow from the relation's number and stay the same for its life:
-//! [`relation_oid`]. `columns` holds the small language in which system tables are written down.
+//! `names::relation_oid`. `columns` holds the small language in which system tables are written down.
 
 mod columns;
 mod constants;
@@ -27,7 +27,6 @@ use tidemill_delta::Epoch;
 use crate::{Catalog, Relation, RelationKind, Snapshot, SqlError};
 
 pub(crate) use functions::function;
-pub(crate) use names::relation_oid;
 pub(crate) use rewrite::rewrite;
 
 use columns::{Row, Table};

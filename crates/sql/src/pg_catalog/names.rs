@@ -26,7 +26,7 @@ pub(super) const NAMESPACES: [(&str, i64); 4] =
     [("pg_catalog", 11), ("public", 2200), ("information_schema", 13_000), ("tidemill", 13_001)];
 
 /// The number of a relation.
-pub(crate) fn relation_oid(relation: &Relation) -> i64 {
+pub(super) fn relation_oid(relation: &Relation) -> i64 {
     if relation.kind == RelationKind::System && relation.id >= super::SYSTEM_IDS {
         return match relation.name.as_str() {
             "pg_type" => 1247,
@@ -80,7 +80,8 @@ pub(super) fn visible(relation: &Relation) -> bool {
 
 /// A name in quotes, if it needs them.
 pub(super) fn quoted(name: &str) -> String {
-    let plain = |(i, c): (usize, char)| c.is_ascii_lowercase() || c == '_' || (i > 0 && (c.is_ascii_digit() || c == '$'));
+    let plain =
+        |(i, c): (usize, char)| c.is_ascii_lowercase() || c == '_' || (i > 0 && (c.is_ascii_digit() || c == '$'));
     if !name.is_empty() && name.chars().enumerate().all(plain) {
         return name.to_string();
     }

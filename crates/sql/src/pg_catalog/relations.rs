@@ -103,8 +103,36 @@ fn classes(catalog: &dyn Catalog) -> Vec<Row> {
 
 fn class(oid: i64, name: &str, relation: &Relation, access: i64, keyed: bool, kind: &str, columns: usize) -> Row {
     row![
-        oid, name, namespace_oid(&relation.namespace), 0, 0, OWNER_OID, access, oid, 0, 0, -1, 0, 0, keyed, false, "p", kind,
-        columns as i64, 0, false, false, false, false, false, true, if kind == "r" { "d" } else { "n" }, false, 0, 0, 0,
+        oid,
+        name,
+        namespace_oid(&relation.namespace),
+        0,
+        0,
+        OWNER_OID,
+        access,
+        oid,
+        0,
+        0,
+        -1,
+        0,
+        0,
+        keyed,
+        false,
+        "p",
+        kind,
+        columns as i64,
+        0,
+        false,
+        false,
+        false,
+        false,
+        false,
+        true,
+        "d",
+        false,
+        0,
+        0,
+        0,
     ]
 }
 
@@ -132,8 +160,28 @@ fn attribute(oid: i64, relation: &Relation, column: usize, number: usize) -> Row
     let length = functions::type_length(type_oid);
     let collation = if matches!(type_oid, 25 | 1043 | 1042 | 19) { 100 } else { 0 };
     row![
-        oid, field.name().as_str(), type_oid, -1, length, number as i64 + 1, 0, modifier, required, has_default, false, "",
-        if generated { "s" } else { "" }, false, true, 0, collation, Value::Null, Value::Null, Value::Null, "x", "",
+        oid,
+        field.name().as_str(),
+        type_oid,
+        -1,
+        length,
+        number as i64 + 1,
+        0,
+        modifier,
+        required,
+        has_default,
+        false,
+        "",
+        if generated { "s" } else { "" },
+        false,
+        true,
+        0,
+        collation,
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        "x",
+        "",
     ]
 }
 
@@ -164,8 +212,27 @@ fn indexes(catalog: &dyn Catalog) -> Vec<Row> {
         let keys = key_numbers(relation);
         let (width, zeros) = (keys.len() as i64, vec![0; keys.len()]);
         row![
-            index_oid(relation), relation_oid(relation), width, width, true, true, false, true, false, true, false, true,
-            true, false, keys, zeros.clone(), zeros.clone(), zeros, Value::Null, Value::Null, false,
+            index_oid(relation),
+            relation_oid(relation),
+            width,
+            width,
+            true,
+            true,
+            false,
+            true,
+            false,
+            true,
+            false,
+            true,
+            true,
+            false,
+            keys,
+            zeros.clone(),
+            zeros.clone(),
+            zeros,
+            Value::Null,
+            Value::Null,
+            false,
         ]
     };
     with_key(catalog).iter().map(index).collect()
@@ -198,8 +265,25 @@ fn index_list(catalog: &dyn Catalog) -> Vec<Row> {
 fn constraints(catalog: &dyn Catalog) -> Vec<Row> {
     let constraint = |r: &std::sync::Arc<Relation>| {
         row![
-            index_oid(r), index_name(r), namespace_oid(&r.namespace), "p", false, false, true, relation_oid(r), 0,
-            index_oid(r), 0, 0, " ", " ", " ", true, 0, true, key_numbers(r),
+            index_oid(r),
+            index_name(r),
+            namespace_oid(&r.namespace),
+            "p",
+            false,
+            false,
+            true,
+            relation_oid(r),
+            0,
+            index_oid(r),
+            0,
+            0,
+            " ",
+            " ",
+            " ",
+            true,
+            0,
+            true,
+            key_numbers(r),
         ]
     };
     with_key(catalog).iter().map(constraint).collect()
@@ -237,8 +321,24 @@ fn procedures(_: &dyn Catalog) -> Vec<Row> {
     let entry = |(i, name): (usize, &&str)| {
         let none = Value::Ints(Vec::new());
         row![
-            10_000 + i as i64, *name, 11, OWNER_OID, 12, "f", false, false, false, false, "s", "s", 0, 25, none, Value::Null,
-            Value::Null, *name,
+            10_000 + i as i64,
+            *name,
+            11,
+            OWNER_OID,
+            12,
+            "f",
+            false,
+            false,
+            false,
+            false,
+            "s",
+            "s",
+            0,
+            25,
+            none,
+            Value::Null,
+            Value::Null,
+            *name,
         ]
     };
     functions::NAMES.iter().enumerate().map(entry).collect()

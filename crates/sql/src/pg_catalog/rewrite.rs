@@ -5,17 +5,19 @@
 //! - `'t'::regclass` looks the number up, `oid::regclass` the name, the same for types and namespaces;
 //! - a number in quotes that is compared with a column of numbers loses its quotes;
 //! - a scalar subquery over system tables that depends on the outer row becomes an aggregate
-//!   (`max` of its at most one row), which can be turned into a join; `ARRAY(SELECT x ...)` becomes `array_agg(x)`;
+//!   (`max` of its at most one row), which can be turned into a join; what it asks of the outer row alone goes outside;
+//!   `ARRAY(SELECT x ...)` becomes `array_agg(x)`;
 //! - a `SELECT` from a system table that never has rows here gives no rows, whatever else it does.
 //!
 //! Nothing here changes what a query over the user's own tables means.
 
 use std::ops::ControlFlow;
 
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableFactor,
-    Value, VisitMut, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query,
+    Select, SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
 };
 
 use super::{always_empty, find};
@@ -51,7 +53,8 @@ fn empty(body: &mut SetExpr) -> bool {
             let without_rows = select.from.iter().any(|from| {
                 let inner = from.joins.iter().all(|j| inner_join(&j.join_operator));
                 let left = from.joins.iter().all(|j| inner_join(&j.join_operator) || left_join(&j.join_operator));
-                (left && never_has_rows(&from.relation)) || (inner && from.joins.iter().any(|j| never_has_rows(&j.relation)))
+                (left && never_has_rows(&from.relation))
+                    || (inner && from.joins.iter().any(|j| never_has_rows(&j.relation)))
             });
             let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
             if !without_rows || grouped || select.projection.iter().any(may_aggregate) {
@@ -93,20 +96,30 @@ fn never_has_rows(factor: &TableFactor) -> bool {
 
 /// `count(*)` over no rows is a row.
 fn may_aggregate(item: &SelectItem) -> bool {
-    let (SelectItem::UnnamedExpr(Expr::Function(f)) | SelectItem::ExprWithAlias { expr: Expr::Function(f), .. }) = item else {
+    let (SelectItem::UnnamedExpr(Expr::Function(f)) | SelectItem::ExprWithAlias { expr: Expr::Function(f), .. }) = item
+    else {
         return matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     };
     let name = last(&f.name).to_lowercase();
-    matches!(name.as_str(), "count" | "sum" | "min" | "max" | "avg" | "array_agg" | "string_agg" | "bool_or" | "bool_and")
+    matches!(
+        name.as_str(),
+        "count" | "sum" | "min" | "max" | "avg" | "array_agg" | "string_agg" | "bool_or" | "bool_and"
+    )
 }
 
 fn make_empty(select: &mut Select) {
+    let mut names: Vec<String> = Vec::new();
     for item in &mut select.projection {
-        let name = match item {
+        let mut name = match item {
             SelectItem::ExprWithAlias { alias, .. } => alias.clone(),
             SelectItem::UnnamedExpr(expr) => Ident::with_quote('"', output_name(expr)),
             _ => continue,
         };
+        // Names that come twice are an error.
+        if names.contains(&name.value) {
+            name = Ident::with_quote('"', format!("{} {}", name.value, names.len() + 1));
+        }
+        names.push(name.value.clone());
         let null = Expr::Value(Value::Null.into());
         let expr = cast_to(null, DataType::Text);
         *item = SelectItem::ExprWithAlias { expr, alias: name };
@@ -173,6 +186,10 @@ fn rewrite_expr(expr: &mut Expr) {
             }
             unquote(left, right);
             unquote(right, left);
+            // Every column has its type's collation, as there is only one.
+            if *op == BinaryOperator::NotEq && is_column(left, "attcollation") && is_column(right, "typcollation") {
+                *expr = Expr::Value(Value::Boolean(false).into());
+            }
         }
         Expr::InList { expr: left, list, .. } => list.iter_mut().for_each(|item| unquote(left, item)),
         Expr::Identifier(ident) if ident.quote_style.is_none() && is_bare_function(&ident.value) => {
@@ -182,14 +199,20 @@ fn rewrite_expr(expr: &mut Expr) {
             *expr = call("array_has", vec![take(right), take(left)]);
         }
         Expr::Cast { .. } => rewrite_cast(expr),
-        Expr::Subquery(query) => aggregate(query),
+        Expr::Subquery(query) => {
+            if let Some(condition) = aggregate(query) {
+                *expr = case_when(condition, take(expr));
+            }
+        }
         _ => {}
     }
 }
 
 /// Functions that are called without parentheses and that the parser takes for columns.
 fn is_bare_function(name: &str) -> bool {
-    ["current_schema", "current_role", "session_user", "current_catalog", "current_user"].iter().any(|f| f.eq_ignore_ascii_case(name))
+    ["current_schema", "current_role", "session_user", "current_catalog", "current_user"]
+        .iter()
+        .any(|f| f.eq_ignore_ascii_case(name))
 }
 
 fn rewrite_call(function: &mut Function) {
@@ -199,9 +222,13 @@ fn rewrite_call(function: &mut Function) {
         function.name.0.remove(0);
     }
     let bare = ["current_user", "session_user", "current_catalog", "current_role", "current_schema", "user"];
-    if matches!(function.args, FunctionArguments::None) && bare.contains(&last(&function.name).to_lowercase().as_str()) {
-        function.args =
-            FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() });
+    if matches!(function.args, FunctionArguments::None) && bare.contains(&last(&function.name).to_lowercase().as_str())
+    {
+        function.args = FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: Vec::new(),
+            clauses: Vec::new(),
+        });
     }
 }
 
@@ -212,15 +239,24 @@ fn array_of(function: &mut Function) -> Option<Expr> {
         return None;
     }
     let SetExpr::Select(select) = query.body.as_mut() else { return None };
-    if select.from.is_empty() {
-        return Some(call("make_array", Vec::new()));
+    if select.from.is_empty() || select.from.iter().any(|from| unnests_nothing(&from.relation)) {
+        let texts = DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(DataType::Text), None));
+        return Some(cast_to(call("make_array", Vec::new()), texts));
     }
-    let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = select.projection.as_mut_slice() else {
+    let [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] = select.projection.as_mut_slice()
+    else {
         return None;
     };
     *expr = call("array_agg", vec![take(expr)]);
     query.order_by = None;
     Some(Expr::Subquery(query.clone()))
+}
+
+/// `unnest(c.reloptions)`: relations have no such options here.
+fn unnests_nothing(factor: &TableFactor) -> bool {
+    let TableFactor::Table { name, args: Some(args), .. } = factor else { return false };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = args.args.as_slice() else { return false };
+    last(name).eq_ignore_ascii_case("unnest") && is_column(argument, "reloptions")
 }
 
 fn operator(symbol: &str) -> Option<BinaryOperator> {
@@ -248,8 +284,25 @@ fn operator(symbol: &str) -> Option<BinaryOperator> {
 
 /// Columns of numbers that clients compare with numbers in quotes.
 const OID_COLUMNS: [&str; 20] = [
-    "oid", "adrelid", "attrelid", "atttypid", "classoid", "classid", "conrelid", "confrelid", "conindid", "indexrelid",
-    "indrelid", "inhparent", "inhrelid", "objid", "objoid", "refobjid", "relnamespace", "typnamespace", "typrelid",
+    "oid",
+    "adrelid",
+    "attrelid",
+    "atttypid",
+    "classoid",
+    "classid",
+    "conrelid",
+    "confrelid",
+    "conindid",
+    "indexrelid",
+    "indrelid",
+    "inhparent",
+    "inhrelid",
+    "objid",
+    "objoid",
+    "refobjid",
+    "relnamespace",
+    "typnamespace",
+    "typrelid",
     "tgrelid",
 ];
 
@@ -337,7 +390,8 @@ fn shown_name(expr: &mut Expr) {
 /// Types of PostgreSQL's system tables, and qualified ones, as plain types.
 fn plain_type(name: &str) -> Option<DataType> {
     Some(match name {
-        "text" | "name" | "char" | "varchar" | "bpchar" | "character" | "citext" | "cstring" | "aclitem" | "unknown" => DataType::Text,
+        "text" | "name" | "char" | "varchar" | "bpchar" | "character" | "citext" | "cstring" | "aclitem"
+        | "unknown" => DataType::Text,
         "oid" | "xid" | "int8" | "bigint" | "cid" => DataType::BigInt(None),
         "int4" | "integer" | "int" => DataType::Integer(None),
         "int2" | "smallint" => DataType::SmallInt(None),
@@ -349,26 +403,72 @@ fn plain_type(name: &str) -> Option<DataType> {
     })
 }
 
-/// Makes an aggregate of a subquery over system tables that selects one expression.
-fn aggregate(query: &mut Query) {
-    let SetExpr::Select(select) = query.body.as_mut() else { return };
+fn is_column(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|p| p.value.eq_ignore_ascii_case(name)))
+}
+
+fn case_when(condition: Expr, result: Expr) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result }],
+        else_result: None,
+    }
+}
+
+/// Takes out of a condition what only depends on tables outside (`a.atthasdef`): it cannot become part of a join.
+fn take_outer(condition: &mut Expr, inner: &[String]) -> Option<Expr> {
+    match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            let (a, b) = (take_outer(left, inner), take_outer(right, inner));
+            match (a, b) {
+                (Some(a), Some(b)) => {
+                    Some(Expr::BinaryOp { left: Box::new(a), op: BinaryOperator::And, right: Box::new(b) })
+                }
+                (a, b) => a.or(b),
+            }
+        }
+        Expr::CompoundIdentifier(parts) if parts.len() == 2 && !inner.contains(&parts[0].value) => {
+            Some(std::mem::replace(condition, Expr::Value(Value::Boolean(true).into())))
+        }
+        _ => None,
+    }
+}
+
+/// The name by which columns of a table are called.
+fn called(factor: &TableFactor) -> Option<String> {
+    let TableFactor::Table { name, alias, .. } = factor else { return None };
+    Some(alias.as_ref().map_or_else(|| last(name), |a| a.name.value.clone()))
+}
+
+/// Makes an aggregate of a subquery over system tables that selects one expression. What is returned is a
+/// condition on the outer row alone, under which the subquery counts.
+fn aggregate(query: &mut Query) -> Option<Expr> {
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
     let system = |from: &TableFactor| {
         let TableFactor::Table { name, .. } = from else { return false };
         table_name(name).is_some_and(|(namespace, name)| find(namespace, name).is_some())
     };
-    let tables = select.from.iter().flat_map(|f| std::iter::once(&f.relation).chain(f.joins.iter().map(|j| &j.relation)));
+    let tables =
+        select.from.iter().flat_map(|f| std::iter::once(&f.relation).chain(f.joins.iter().map(|j| &j.relation)));
     let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
     if select.from.is_empty() || !tables.into_iter().all(system) || !ungrouped || select.selection.is_none() {
-        return;
+        return None;
     }
-    let [item] = select.projection.as_mut_slice() else { return };
+    let [item] = select.projection.as_mut_slice() else { return None };
     if may_aggregate(item) {
-        return;
+        return None;
     }
     match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => *expr = call("max", vec![take(expr)]),
-        _ => return,
+        _ => return None,
     }
+    let factors =
+        select.from.iter().flat_map(|f| std::iter::once(&f.relation).chain(f.joins.iter().map(|j| &j.relation)));
+    let inner: Vec<String> = factors.filter_map(called).collect();
+    let condition = select.selection.as_mut().and_then(|selection| take_outer(selection, &inner));
     query.order_by = None;
     query.limit_clause = None;
+    condition
 }

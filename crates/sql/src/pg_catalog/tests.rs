@@ -3,6 +3,7 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Schema};
 
+use super::names::relation_oid;
 use super::*;
 use crate::StatementKind;
 
@@ -38,7 +39,9 @@ fn catalog() -> One {
 }
 
 fn rewritten(sql: &str) -> String {
-    let Some(StatementKind::Query(mut query)) = crate::parse(sql).unwrap().pop().map(|s| s.kind) else { panic!("{sql}") };
+    let Some(StatementKind::Query(mut query)) = crate::parse(sql).unwrap().pop().map(|s| s.kind) else {
+        panic!("{sql}")
+    };
     rewrite(&mut query);
     query.to_string()
 }
@@ -67,8 +70,10 @@ fn columns_are_found() {
 #[test]
 fn operators_collations_and_names() {
     assert_eq!(
-        rewritten("SELECT 1 FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(t)$' COLLATE pg_catalog.default"),
-        "SELECT 1 FROM pg_catalog.pg_class AS c WHERE c.relname ~ '^(t)$'"
+        rewritten(
+            "SELECT 1 FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(t)$' COLLATE pg_catalog.default"
+        ),
+        "SELECT 1 FROM pg_catalog.pg_class c WHERE c.relname ~ '^(t)$'"
     );
     assert_eq!(rewritten("SELECT pg_catalog.version(), current_user"), "SELECT version(), current_user()");
     assert_eq!(rewritten("SELECT 1 FROM pg_class WHERE oid = '16385'"), "SELECT 1 FROM pg_class WHERE oid = 16385");
@@ -77,8 +82,14 @@ fn operators_collations_and_names() {
 #[test]
 fn casts_to_object_types() {
     assert_eq!(rewritten("SELECT 'orders'::regclass"), "SELECT to_regclass('orders')");
-    assert_eq!(rewritten("SELECT 'orders'::pg_catalog.regclass::pg_catalog.text"), "SELECT regclass_name(to_regclass('orders'))");
-    assert_eq!(rewritten("SELECT c.oid::pg_catalog.regclass FROM pg_class c"), "SELECT regclass_name(c.oid) FROM pg_class AS c");
+    assert_eq!(
+        rewritten("SELECT 'orders'::pg_catalog.regclass::pg_catalog.text"),
+        "SELECT regclass_name(to_regclass('orders'))"
+    );
+    assert_eq!(
+        rewritten("SELECT c.oid::pg_catalog.regclass FROM pg_class c"),
+        "SELECT regclass_name(c.oid) FROM pg_class c"
+    );
     assert_eq!(rewritten("SELECT x::pg_catalog.oid FROM t"), "SELECT x::BIGINT FROM t");
 }
 

@@ -43,7 +43,8 @@ impl CopyReader {
             CopyFormat::Text => FormatKind::PgText(PgTextOptions { delimiter, header: false, null }),
             CopyFormat::Csv => FormatKind::Csv(CsvOptions { delimiter, quote: b'"', header: false, null }),
         };
-        let decoder = Format::new(kind).decoder(&schema, None, &[]).map_err(|e| SqlError::not_supported(e.to_string()))?;
+        let decoder =
+            Format::new(kind).decoder(&schema, None, &[]).map_err(|e| SqlError::not_supported(e.to_string()))?;
         let (pending, batches) = (Vec::new(), Vec::new());
         let table = table.name.clone();
         Ok(CopyReader { table, schema, required, decoder, pending, header: options.header, batches, held: 0 })
@@ -105,7 +106,8 @@ impl CopyReader {
             None => Ok(()),
             Some(column) => {
                 let (column, table) = (self.schema.field(*column).name(), &self.table);
-                let message = format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint");
+                let message =
+                    format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint");
                 Err(SqlError::new(state::NOT_NULL_VIOLATION, message))
             }
         }

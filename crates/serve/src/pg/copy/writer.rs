@@ -69,7 +69,9 @@ impl CopyWriter {
         self.separate(column);
         match self.options.format {
             CopyFormat::Text => escape(&self.value, self.options.delimiter as char, &mut self.line),
-            CopyFormat::Csv => quote(&self.value, &self.options, column == 0 && self.schema.fields().len() == 1, &mut self.line),
+            CopyFormat::Csv => {
+                quote(&self.value, &self.options, column == 0 && self.schema.fields().len() == 1, &mut self.line)
+            }
         }
     }
 }
@@ -123,10 +125,8 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     fn lines(format: CopyFormat, delimiter: u8, null: &str) -> Vec<String> {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("n", DataType::Int32, true),
-            Field::new("s", DataType::Utf8, true),
-        ]));
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true), Field::new("s", DataType::Utf8, true)]));
         let texts = StringArray::from(vec![Some("a\tb\\"), None, Some(""), Some("x,\"y\"")]);
         let batch = RecordBatch::try_new(
             schema.clone(),
