@@ -269,8 +269,10 @@ impl Join {
             }
         }
         for row in inserted {
-            if self.stands(self.sides[side].matches(*row)) {
-                stored.push((*row, self.sides[side].weight(*row)));
+            // What came may have been taken back in this very step.
+            let weight = self.sides[side].weight(*row);
+            if weight != 0 && self.stands(self.sides[side].matches(*row)) {
+                stored.push((*row, weight));
             }
         }
         if !stored.is_empty() {

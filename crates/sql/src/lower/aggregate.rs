@@ -50,9 +50,11 @@ impl PlannedCall {
     }
 }
 
-/// Whether an argument is the same for all rows, so that it is no column of the operator's input.
-fn is_constant(arg: &Expr) -> bool {
-    matches!(arg, Expr::Literal(value, _) if !value.is_null())
+/// Whether an argument is the same for all rows, so that it is no column of the operator's input. The first
+/// argument is one, as there would be no row without it to compute from; except where only its being there counts.
+fn is_constant(call: &Call, place: usize, arg: &Expr) -> bool {
+    let stays = place > 0 || call.func.name() == "count" && !call.params.distinct;
+    stays && matches!(arg, Expr::Literal(value, _) if !value.is_null())
 }
 
 impl Lower<'_> {
@@ -169,8 +171,9 @@ impl Lower<'_> {
         let constants = planned.call.params.args.iter();
         let mut args = args.iter();
         let args = constants
-            .map(|arg| match arg {
-                arg if is_constant(arg) => Ok(arg.clone()),
+            .enumerate()
+            .map(|(place, arg)| match arg {
+                arg if is_constant(&planned.call, place, arg) => Ok(arg.clone()),
                 _ => args.next().cloned().ok_or_else(|| internal("an aggregate lost an argument")),
             })
             .collect::<Result<Vec<_>>>()?;
@@ -228,8 +231,8 @@ pub(super) fn plan_call(
         }
         Ok(columns.place(resolved, label))
     };
-    let args: Vec<_> = call.params.args.iter().filter(|arg| !is_constant(arg)).collect();
-    let args = args.into_iter().map(|arg| place(arg, None)).collect::<Result<Vec<_>>>()?;
+    let args = call.params.args.iter().enumerate().filter(|(at, arg)| !is_constant(&call, *at, arg));
+    let args = args.map(|(_, arg)| place(arg, None)).collect::<Result<Vec<_>>>()?;
     let filter = call.params.filter.as_deref().map(|f| place(f, Some(&DataType::Boolean))).transpose()?;
     let order = call.params.order_by.iter();
     let order = order.map(|sort| Ok((place(&sort.expr, None)?, sort.clone()))).collect::<Result<Vec<_>>>()?;
@@ -241,7 +244,7 @@ fn incremental(planned: &PlannedCall, arg: Option<&DataType>) -> Option<Aggregat
     let params = &planned.call.params;
     let constants = params.args.len() - planned.args.len();
     let name = planned.call.func.name();
-    if name == "count" && params.args.len() == 1 && !(constants == 1 && params.distinct) {
+    if name == "count" && params.args.len() == 1 {
         return Some(AggregateFunction::Count);
     }
     let arg = arg.filter(|_| planned.args.len() == 1 && constants == 0)?;

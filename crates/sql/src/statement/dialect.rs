@@ -80,6 +80,20 @@ impl Dialect for TidemillDialect {
         }))
     }
 
+    /// `IS [NOT] DISTINCT FROM` binds its right side as tightly as its left one; sqlparser would let
+    /// an `AND` after it be a part of the right side.
+    fn parse_infix(&self, parser: &mut Parser<'_>, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let not = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if !not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            return None;
+        }
+        let (left, right) = (Box::new(expr.clone()), parser.parse_subexpr(precedence));
+        Some(right.map(|right| match not {
+            true => Expr::IsNotDistinctFrom(left, Box::new(right)),
+            false => Expr::IsDistinctFrom(left, Box::new(right)),
+        }))
+    }
+
     fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
         PG.identifier_quote_style(identifier)
     }

@@ -454,3 +454,20 @@ fn long_lists_are_fine() {
     let list = "1, ".repeat(20_000);
     assert!(matches!(one(&format!("SELECT * FROM t WHERE a IN ({list} 2)")), StatementKind::Query(_)));
 }
+
+#[test]
+fn distinct_from_binds_before_and() {
+    let outermost = |sql: &str| {
+        let StatementKind::Query(query) = one(sql) else { panic!("{sql} is no query") };
+        let ast::SetExpr::Select(select) = *query.body else { panic!("{sql} is no SELECT") };
+        match &select.projection[0] {
+            ast::SelectItem::UnnamedExpr(ast::Expr::BinaryOp { op, .. }) => op.to_string(),
+            ast::SelectItem::UnnamedExpr(ast::Expr::UnaryOp { op, .. }) => op.to_string(),
+            other => other.to_string(),
+        }
+    };
+    assert_eq!(outermost("SELECT a IS DISTINCT FROM b AND c"), "AND");
+    assert_eq!(outermost("SELECT a IS NOT DISTINCT FROM b + 1 OR c"), "OR");
+    assert_eq!(outermost("SELECT NOT a IS DISTINCT FROM b"), "NOT");
+    assert_eq!(outermost("SELECT a IS DISTINCT FROM b + 1"), "a IS DISTINCT FROM b + 1");
+}
