@@ -75,7 +75,7 @@ impl Codec {
             None => Vec::new(),
             Some(converter) => {
                 let parser = converter.parser();
-                converter.convert_rows(rows.map(|bytes| parser.parse(bytes)))?
+                tidemill_delta::zero_nulls(converter.convert_rows(rows.map(|bytes| parser.parse(bytes)))?)
             }
         };
         Ok(batch(self.schema.clone(), columns, len))

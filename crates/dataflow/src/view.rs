@@ -151,7 +151,9 @@ impl View {
     /// Whether a node has still to begin with a row on this worker: it would be there twice if another,
     /// which is woken by a watermark, began too.
     fn starts(&self, node: NodeId, worker: usize) -> bool {
-        let gathers = self.spec.dataflow.nodes[node].inputs.iter().any(|e| e.route == Route::Gather);
+        let inputs = &self.spec.dataflow.nodes[node].inputs;
+        // What is made of nothing is made in one place too.
+        let gathers = inputs.is_empty() || inputs.iter().any(|e| e.route == Route::Gather);
         worker == 0 && gathers && self.operators[node].as_ref().is_some_and(|op| op.wants_start())
     }
 

@@ -4,6 +4,7 @@
 mod consolidate;
 mod hash;
 mod ipc;
+mod nulls;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use arrow::error::ArrowError;
 pub use consolidate::{RowsByContent, consolidate};
 pub use hash::{KEY_GROUPS, hash_bytes, hash_columns, hash_rows, key_group, worker_of};
 pub use ipc::{decode, encode};
+pub use nulls::zero_nulls;
 
 /// One step of the engine; the timestamp of the dataflow; the position that users see.
 pub type Epoch = u64;

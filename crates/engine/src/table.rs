@@ -129,7 +129,7 @@ impl PrimaryKey {
     fn delta(&self, gone: &[Box<[u8]>], come: &[RecordBatch]) -> Result<Delta, SqlError> {
         let parser = self.rows.parser();
         let columns = self.rows.convert_rows(gone.iter().map(|row| parser.parse(row))).map_err(internal)?;
-        let removed = batch(self.schema.clone(), columns, gone.len());
+        let removed = batch(self.schema.clone(), tidemill_delta::zero_nulls(columns), gone.len());
         let rows = concat_batches(&self.schema, std::iter::once(&removed).chain(come)).map_err(internal)?;
         let diff = (0..rows.num_rows()).map(|i| if i < gone.len() { -1 } else { 1 });
         let delta = Delta::new(rows, Int64Array::from_iter_values(diff));

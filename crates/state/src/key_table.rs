@@ -11,7 +11,7 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, Int8Type, Int16Type, Int32T
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
-use tidemill_delta::hash_bytes;
+use tidemill_delta::{hash_bytes, zero_nulls};
 
 /// What [`KeyTable::lookup`] gives for a key that is not there.
 pub const NO_KEY: u32 = u32::MAX;
@@ -174,7 +174,7 @@ impl KeyTable {
         match &self.keys {
             Keys::Rows { converter, rows } => {
                 let parser = converter.parser();
-                converter.convert_rows(ids.iter().map(|id| parser.parse(&rows[*id as usize])))
+                Ok(zero_nulls(converter.convert_rows(ids.iter().map(|id| parser.parse(&rows[*id as usize])))?))
             }
             Keys::Packed { values, nulls, widths } => {
                 let mut shift = 0;

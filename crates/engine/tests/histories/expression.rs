@@ -103,7 +103,7 @@ fn own(random: &mut Random, scope: &[Column], of: Type, depth: usize) -> String 
         (Type::Text | Type::Other, _) => format!("({} || {})", of_type(Type::Text), of_type(Type::Text)),
         (Type::Timestamp, 0 | 1) => format!("date_trunc('month', {})", of_type(of)),
         (Type::Timestamp, _) => format!("({} + interval '1 hour')", of_type(of)),
-        (Type::Bool, _) => predicate(random, scope, depth),
+        (Type::Bool, _) => format!("({})", predicate(random, scope, depth)),
     }
 }
 

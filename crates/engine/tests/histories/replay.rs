@@ -46,7 +46,7 @@ pub async fn replay(steps: &[Step], workers: usize) -> Replayed {
             (Step::View(..), Err(error)) if refusal(&error) => replayed.refused += 1,
             (_, Ok(_)) => {}
             (_, Err(error)) => {
-                replayed.failure = Some(Failure { view: None, query: step.sql(), complaint: kind(&error) });
+                replayed.failure = Some(Failure { view: None, query: step.sql(), complaint: error });
                 return replayed;
             }
         }
@@ -63,11 +63,6 @@ pub async fn replay(steps: &[Step], workers: usize) -> Replayed {
 
 fn refusal(error: &str) -> bool {
     error.starts_with("0A000") || error.starts_with("42P01")
-}
-
-/// An error without what differs from row to row.
-fn kind(error: &str) -> String {
-    error.to_string()
 }
 
 async fn patiently(database: &mut Embedded, sql: &str) -> Result<Vec<String>, String> {
@@ -93,17 +88,20 @@ async fn compare(database: &mut Embedded, name: &str, query: &str) -> Option<Fai
     Some(Failure { view: Some(name.to_string()), query: format!("{name} AS {query}"), complaint })
 }
 
-/// The rows, sorted, with floats of at most nine digits after the point.
+/// The rows, sorted, with numbers of at most nine digits after the point, and one zero only: which of 0
+/// and -0 stands for both in a group is nobody's promise.
 fn rounded(rows: Vec<String>) -> Vec<String> {
-    let cell = |cell: &str| match cell.split_once('.') {
-        Some((_, digits)) if digits.len() > 9 => match cell.parse::<f64>() {
-            Ok(number) => format!("{number:.9}"),
-            Err(_) => cell.to_string(),
-        },
+    let cell = |cell: &str| match cell.parse::<f64>() {
+        Ok(number) if cell.contains('.') => {
+            let text = format!("{number:.9}");
+            let text = text.trim_end_matches('0').trim_end_matches('.');
+            if text == "-0" { "0".to_string() } else { text.to_string() }
+        }
+        Ok(number) if number == 0.0 => "0".to_string(),
         _ => cell.to_string(),
     };
-    let mut rows: Vec<String> =
-        rows.iter().map(|row| row.split(' ').map(cell).collect::<Vec<_>>().join(" ")).collect();
+    let line = |row: &String| row.split(' ').map(cell).collect::<Vec<_>>().join(" ");
+    let mut rows: Vec<String> = rows.iter().map(line).collect();
     rows.sort();
     rows
 }

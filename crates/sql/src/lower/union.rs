@@ -1,7 +1,8 @@
 //! `UNION ALL`. (`UNION` is it below a `DISTINCT`.)
 
+use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::{Expr, ExprSchemable, Union};
+use datafusion::logical_expr::{Expr, ExprSchemable, Union, lit};
 use tidemill_plan::{Bound, Edge, NodeId, Op, Route};
 
 use super::Lower;
@@ -17,7 +18,10 @@ impl Lower<'_> {
 
     /// All rows of all inputs, cast to the columns of `schema`.
     pub(super) fn union_of(&mut self, inputs: Vec<Rel>, schema: &DFSchema) -> Result<Rel> {
-        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        // Where only the number of rows is asked for, each has a column that says that it is there.
+        let bare = schema.fields().is_empty();
+        let mut names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        names.extend(bare.then(|| "row".to_owned()));
         let mut nodes = Vec::new();
         for rel in inputs {
             let exprs = rel.exprs.iter().zip(schema.fields());
@@ -26,11 +30,12 @@ impl Lower<'_> {
                 let own = storage_type(&expr.get_type(&rel.columns)?);
                 if own == wanted { Ok(expr.clone()) } else { expr.clone().cast_to(&wanted, &rel.columns) }
             });
-            let exprs: Vec<Expr> = exprs.collect::<Result<_>>()?;
+            let mut exprs: Vec<Expr> = exprs.collect::<Result<_>>()?;
+            exprs.extend(bare.then(|| lit(true)));
             nodes.push(self.node_of(rel, exprs, &names)?);
         }
         let fields = schema.fields().iter().map(|f| (f.name().as_str(), storage_type(f.data_type())));
-        let out = node_schema(fields)?;
+        let out = node_schema(fields.chain(bare.then_some(("row", DataType::Boolean))))?;
         let append_only = nodes.iter().all(|n| self.nodes[*n].append_only);
         let bounds = self.shared_bounds(&nodes);
         let edges = nodes.into_iter().map(|from| Edge { from, route: Route::Local }).collect();
