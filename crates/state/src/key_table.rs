@@ -1,7 +1,8 @@
 //! Keys interned as dense numbers.
 //!
-//! Keys of fixed-width columns that fit 16 bytes together are packed into a `u128`; all others are
-//! held in arrow's comparable row format. NULL is a value like any other: two NULLs are one key.
+//! Keys of fixed-width columns are packed: into a `u128` if they fit 16 bytes together, else into four
+//! `u64` if they are four columns at most (a key, a window's start and its end are three). All others
+//! are held in arrow's comparable row format. NULL is a value like any other: two NULLs are one key.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, make_array,
@@ -26,16 +27,65 @@ pub struct KeyTable {
 }
 
 enum Keys {
-    /// Columns packed from the low end of the number; a bit per column tells NULLs.
-    Packed { values: Vec<u128>, nulls: Vec<u8>, widths: Vec<u32> },
+    /// Columns packed from the low end of the number.
+    Narrow(PackedKeys<u128>),
+    /// A column in each number.
+    Wide(PackedKeys<[u64; 4]>),
     /// arrow's row format.
     Rows { converter: RowConverter, rows: Vec<Box<[u8]>> },
 }
 
-/// The keys of one batch, encoded.
-enum Encoded {
-    Packed { values: Vec<u128>, nulls: Vec<u8> },
-    Rows(arrow::row::Rows),
+/// Keys of fixed-width columns. A bit per column tells NULLs, whose values are zero.
+struct PackedKeys<P> {
+    values: Vec<P>,
+    nulls: Vec<u8>,
+    /// Bits per column.
+    widths: Vec<u32>,
+}
+
+/// A few numbers in one value.
+trait Pack: Copy + Eq + Default {
+    /// Puts a column's bits in; `i` is the column's number, `shift` the bits of the columns before it.
+    fn put(&mut self, i: usize, shift: u32, bits: u64);
+    /// Takes a column's bits out; higher bits may hold other columns.
+    fn get(&self, i: usize, shift: u32) -> u64;
+    /// A hash of all columns.
+    fn hash(&self, nulls: u8) -> u64;
+}
+
+impl Pack for u128 {
+    #[inline]
+    fn put(&mut self, _i: usize, shift: u32, bits: u64) {
+        *self |= u128::from(bits) << shift;
+    }
+
+    #[inline]
+    fn get(&self, _i: usize, shift: u32) -> u64 {
+        (*self >> shift) as u64
+    }
+
+    #[inline]
+    fn hash(&self, nulls: u8) -> u64 {
+        scramble((*self as u64) ^ ((*self >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(nulls))
+    }
+}
+
+impl Pack for [u64; 4] {
+    #[inline]
+    fn put(&mut self, i: usize, _shift: u32, bits: u64) {
+        self[i] = bits;
+    }
+
+    #[inline]
+    fn get(&self, i: usize, _shift: u32) -> u64 {
+        self[i]
+    }
+
+    #[inline]
+    fn hash(&self, nulls: u8) -> u64 {
+        let low = scramble(self[0] ^ self[1].rotate_left(17).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(nulls));
+        scramble(low ^ self[2].rotate_left(31).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ self[3].rotate_left(47))
+    }
 }
 
 /// Bits of a packed column, or `None` if the type cannot be packed.
@@ -53,9 +103,9 @@ fn packed_width(data_type: &DataType) -> Option<u32> {
     }
 }
 
+/// Mixes the bits of a number. Not frozen: only tables in memory use it.
 #[inline]
-fn hash_packed(value: u128, nulls: u8) -> u64 {
-    let mut z = (value as u64) ^ ((value >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(nulls);
+fn scramble(mut z: u64) -> u64 {
     z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     z = (z ^ (z >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
     z ^ (z >> 32)
@@ -67,7 +117,10 @@ impl KeyTable {
         let widths: Option<Vec<u32>> = types.iter().map(packed_width).collect();
         let keys = match widths {
             Some(widths) if widths.iter().sum::<u32>() <= 128 && widths.len() <= 8 => {
-                Keys::Packed { values: Vec::new(), nulls: Vec::new(), widths }
+                Keys::Narrow(PackedKeys { values: Vec::new(), nulls: Vec::new(), widths })
+            }
+            Some(widths) if widths.len() <= 4 => {
+                Keys::Wide(PackedKeys { values: Vec::new(), nulls: Vec::new(), widths })
             }
             _ => {
                 let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
@@ -102,28 +155,18 @@ impl KeyTable {
     ) -> Result<(), ArrowError> {
         ids.clear();
         ids.reserve(rows);
-        match self.encode(columns, rows)? {
-            Encoded::Packed { values, nulls } => {
-                let mut last = (0u128, 0u8, NO_KEY);
-                for i in 0..rows {
-                    let (value, null) = (values[i], nulls.get(i).copied().unwrap_or(0));
-                    // Runs of equal keys are common (windows, hot keys).
-                    if last.2 != NO_KEY && last.0 == value && last.1 == null {
-                        ids.push(last.2);
-                        continue;
-                    }
-                    let id = self.intern_packed(value, null, &mut added);
-                    last = (value, null, id);
-                    ids.push(id);
-                }
-            }
-            Encoded::Rows(rows) => {
-                for row in rows.iter() {
+        let KeyTable { keys, table, hashes, free, .. } = self;
+        match keys {
+            Keys::Narrow(keys) => keys.intern(columns, rows, (table, hashes, free), ids, &mut added),
+            Keys::Wide(keys) => keys.intern(columns, rows, (table, hashes, free), ids, &mut added),
+            Keys::Rows { converter, .. } => {
+                let encoded = converter.convert_columns(columns)?;
+                for row in encoded.iter() {
                     ids.push(self.intern_row(row.as_ref(), &mut added));
                 }
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// The number of each row's key, or [`NO_KEY`].
@@ -134,26 +177,18 @@ impl KeyTable {
             ids.resize(rows, NO_KEY);
             return Ok(());
         }
-        match (self.encode(columns, rows)?, &self.keys) {
-            (Encoded::Packed { values, nulls }, Keys::Packed { values: own, nulls: own_nulls, .. }) => {
-                for i in 0..rows {
-                    let (value, null) = (values[i], nulls.get(i).copied().unwrap_or(0));
-                    let found = self.table.find(hash_packed(value, null), |id| {
-                        own[*id as usize] == value && own_nulls[*id as usize] == null
-                    });
-                    ids.push(found.copied().unwrap_or(NO_KEY));
-                }
-            }
-            (Encoded::Rows(rows), Keys::Rows { rows: own, .. }) => {
-                for row in rows.iter() {
+        match &self.keys {
+            Keys::Narrow(keys) => keys.lookup(columns, rows, &self.table, ids),
+            Keys::Wide(keys) => keys.lookup(columns, rows, &self.table, ids),
+            Keys::Rows { converter, rows: own } => {
+                for row in converter.convert_columns(columns)?.iter() {
                     let bytes = row.as_ref();
                     let found = self.table.find(hash_bytes(bytes), |id| &*own[*id as usize] == bytes);
                     ids.push(found.copied().unwrap_or(NO_KEY));
                 }
+                Ok(())
             }
-            _ => unreachable!("a table's keys are encoded in the table's form"),
         }
-        Ok(())
     }
 
     /// Forgets a key; its number may be given to another one.
@@ -176,32 +211,16 @@ impl KeyTable {
                 let parser = converter.parser();
                 Ok(zero_nulls(converter.convert_rows(ids.iter().map(|id| parser.parse(&rows[*id as usize])))?))
             }
-            Keys::Packed { values, nulls, widths } => {
-                let mut shift = 0;
-                let mut columns = Vec::with_capacity(widths.len());
-                for (i, (data_type, width)) in self.types.iter().zip(widths).enumerate() {
-                    let nulls = unpack_nulls(ids, nulls, i);
-                    let at = |id: &u32| (values[*id as usize] >> shift) as u64;
-                    columns.push(match (data_type, width) {
-                        (DataType::Boolean, _) => {
-                            std::sync::Arc::new(BooleanArray::new(ids.iter().map(|id| at(id) & 1 == 1).collect(), nulls))
-                        }
-                        (_, 8) => unpack::<Int8Type>(data_type, ids.iter().map(|id| at(id) as i8), nulls)?,
-                        (_, 16) => unpack::<Int16Type>(data_type, ids.iter().map(|id| at(id) as i16), nulls)?,
-                        (_, 32) => unpack::<Int32Type>(data_type, ids.iter().map(|id| at(id) as i32), nulls)?,
-                        _ => unpack::<Int64Type>(data_type, ids.iter().map(|id| at(id) as i64), nulls)?,
-                    });
-                    shift += width;
-                }
-                Ok(columns)
-            }
+            Keys::Narrow(keys) => keys.columns(ids, &self.types),
+            Keys::Wide(keys) => keys.columns(ids, &self.types),
         }
     }
 
     /// Bytes of memory, estimated.
     pub fn bytes(&self) -> usize {
         let keys = match &self.keys {
-            Keys::Packed { values, .. } => values.capacity() * 17,
+            Keys::Narrow(keys) => keys.values.capacity() * 17,
+            Keys::Wide(keys) => keys.values.capacity() * 33,
             Keys::Rows { rows, .. } => {
                 // Sampled: walking millions of keys for an estimate would cost more than it tells.
                 let sample = rows.len().min(64);
@@ -210,53 +229,6 @@ impl KeyTable {
             }
         };
         keys + self.hashes.capacity() * 8 + self.table.capacity() * 5
-    }
-
-    fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Encoded, ArrowError> {
-        match &self.keys {
-            Keys::Rows { converter, .. } => Ok(Encoded::Rows(converter.convert_columns(columns)?)),
-            Keys::Packed { widths, .. } => {
-                let mut values = vec![0u128; rows];
-                let mut nulls = Vec::new();
-                let mut shift = 0;
-                for (i, (column, width)) in columns.iter().zip(widths).enumerate() {
-                    match (column.data_type(), width) {
-                        (DataType::Boolean, _) => {
-                            let array = column.as_boolean();
-                            values.iter_mut().enumerate().for_each(|(r, v)| *v |= u128::from(array.value(r)) << shift);
-                        }
-                        (_, 8) => pack::<Int8Type>(column, &mut values, shift, |v| u128::from(v as u8))?,
-                        (_, 16) => pack::<Int16Type>(column, &mut values, shift, |v| u128::from(v as u16))?,
-                        (_, 32) => pack::<Int32Type>(column, &mut values, shift, |v| u128::from(v as u32))?,
-                        _ => pack::<Int64Type>(column, &mut values, shift, |v| u128::from(v as u64))?,
-                    }
-                    pack_nulls(column, i, shift, *width, &mut values, &mut nulls);
-                    shift += width;
-                }
-                Ok(Encoded::Packed { values, nulls })
-            }
-        }
-    }
-
-    fn intern_packed(&mut self, value: u128, null: u8, added: &mut impl FnMut(u32)) -> u32 {
-        let Keys::Packed { values, nulls, .. } = &mut self.keys else { unreachable!("packed table") };
-        let hash = hash_packed(value, null);
-        if let Some(id) = self.table.find(hash, |id| values[*id as usize] == value && nulls[*id as usize] == null) {
-            return *id;
-        }
-        let id = self.free.pop().unwrap_or_else(|| {
-            values.push(0);
-            nulls.push(0);
-            self.hashes.push(0);
-            u32::try_from(values.len() - 1).expect("at most 2^32 keys per operator and worker")
-        });
-        values[id as usize] = value;
-        nulls[id as usize] = null;
-        self.hashes[id as usize] = hash;
-        let hashes = &self.hashes;
-        self.table.insert_unique(hash, id, |id| hashes[*id as usize]);
-        added(id);
-        id
     }
 
     fn intern_row(&mut self, bytes: &[u8], added: &mut impl FnMut(u32)) -> u32 {
@@ -279,6 +251,121 @@ impl KeyTable {
     }
 }
 
+/// Where keys are found: the table, the keys' hashes, and the numbers free to use.
+type Places<'a> = (&'a mut HashTable<u32>, &'a mut Vec<u64>, &'a mut Vec<u32>);
+
+impl<P: Pack> PackedKeys<P> {
+    fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<(Vec<P>, Vec<u8>), ArrowError> {
+        let mut values = vec![P::default(); rows];
+        let mut nulls = Vec::new();
+        let mut shift = 0;
+        for (i, (column, width)) in columns.iter().zip(&self.widths).enumerate() {
+            if let Some(validity) = column.nulls().filter(|n| n.null_count() > 0) {
+                nulls.resize(rows, 0);
+                (0..rows).filter(|r| validity.is_null(*r)).for_each(|r| nulls[r] |= 1 << i);
+            }
+            let at = (i, shift);
+            match (column.data_type(), width) {
+                (DataType::Boolean, _) => {
+                    let array = column.as_boolean();
+                    let put = |(r, value): (usize, &mut P)| value.put(i, shift, u64::from(array.value(r)));
+                    values.iter_mut().enumerate().filter(|(r, _)| array.is_valid(*r)).for_each(put);
+                }
+                (_, 8) => pack::<Int8Type, P>(column, &mut values, at, |v| u64::from(v as u8))?,
+                (_, 16) => pack::<Int16Type, P>(column, &mut values, at, |v| u64::from(v as u16))?,
+                (_, 32) => pack::<Int32Type, P>(column, &mut values, at, |v| u64::from(v as u32))?,
+                _ => pack::<Int64Type, P>(column, &mut values, at, |v| v as u64)?,
+            }
+            shift += width;
+        }
+        Ok((values, nulls))
+    }
+
+    fn intern(
+        &mut self,
+        columns: &[ArrayRef],
+        rows: usize,
+        places: Places<'_>,
+        ids: &mut Vec<u32>,
+        added: &mut impl FnMut(u32),
+    ) -> Result<(), ArrowError> {
+        let (table, hashes, free) = places;
+        let (values, nulls) = self.encode(columns, rows)?;
+        let mut last = (P::default(), 0u8, NO_KEY);
+        for (i, value) in values.into_iter().enumerate() {
+            let null = nulls.get(i).copied().unwrap_or(0);
+            // Runs of equal keys are common (windows, hot keys).
+            if last.2 != NO_KEY && last.0 == value && last.1 == null {
+                ids.push(last.2);
+                continue;
+            }
+            let hash = value.hash(null);
+            let same = |id: &u32| self.values[*id as usize] == value && self.nulls[*id as usize] == null;
+            let id = match table.find(hash, same) {
+                Some(id) => *id,
+                None => {
+                    let id = self.add(value, null, hash, hashes, free);
+                    table.insert_unique(hash, id, |id| hashes[*id as usize]);
+                    added(id);
+                    id
+                }
+            };
+            last = (value, null, id);
+            ids.push(id);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, value: P, null: u8, hash: u64, hashes: &mut Vec<u64>, free: &mut Vec<u32>) -> u32 {
+        let id = free.pop().unwrap_or_else(|| {
+            self.values.push(P::default());
+            self.nulls.push(0);
+            hashes.push(0);
+            u32::try_from(self.values.len() - 1).expect("at most 2^32 keys per operator and worker")
+        });
+        self.values[id as usize] = value;
+        self.nulls[id as usize] = null;
+        hashes[id as usize] = hash;
+        id
+    }
+
+    fn lookup(
+        &self,
+        columns: &[ArrayRef],
+        rows: usize,
+        table: &HashTable<u32>,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), ArrowError> {
+        let (values, nulls) = self.encode(columns, rows)?;
+        for (i, value) in values.into_iter().enumerate() {
+            let null = nulls.get(i).copied().unwrap_or(0);
+            let same = |id: &u32| self.values[*id as usize] == value && self.nulls[*id as usize] == null;
+            ids.push(table.find(value.hash(null), same).copied().unwrap_or(NO_KEY));
+        }
+        Ok(())
+    }
+
+    fn columns(&self, ids: &[u32], types: &[DataType]) -> Result<Vec<ArrayRef>, ArrowError> {
+        let mut shift = 0;
+        let mut columns = Vec::with_capacity(self.widths.len());
+        for (i, (data_type, width)) in types.iter().zip(&self.widths).enumerate() {
+            let nulls = unpack_nulls(ids, &self.nulls, i);
+            let at = |id: &u32| self.values[*id as usize].get(i, shift);
+            columns.push(match (data_type, width) {
+                (DataType::Boolean, _) => {
+                    std::sync::Arc::new(BooleanArray::new(ids.iter().map(|id| at(id) & 1 == 1).collect(), nulls))
+                }
+                (_, 8) => unpack::<Int8Type>(data_type, ids.iter().map(|id| at(id) as i8), nulls)?,
+                (_, 16) => unpack::<Int16Type>(data_type, ids.iter().map(|id| at(id) as i16), nulls)?,
+                (_, 32) => unpack::<Int32Type>(data_type, ids.iter().map(|id| at(id) as i32), nulls)?,
+                _ => unpack::<Int64Type>(data_type, ids.iter().map(|id| at(id) as i64), nulls)?,
+            });
+            shift += width;
+        }
+        Ok(columns)
+    }
+}
+
 /// The same bits as an array of plain integers.
 fn reinterpret(column: &ArrayRef, data_type: DataType) -> Result<ArrayRef, ArrowError> {
     if column.data_type() == &data_type {
@@ -287,30 +374,22 @@ fn reinterpret(column: &ArrayRef, data_type: DataType) -> Result<ArrayRef, Arrow
     Ok(make_array(column.to_data().into_builder().data_type(data_type).build()?))
 }
 
-fn pack<T: ArrowPrimitiveType>(
+fn pack<T: ArrowPrimitiveType, P: Pack>(
     column: &ArrayRef,
-    values: &mut [u128],
-    shift: u32,
-    bits: impl Fn(T::Native) -> u128,
+    values: &mut [P],
+    (i, shift): (usize, u32),
+    bits: impl Fn(T::Native) -> u64,
 ) -> Result<(), ArrowError> {
     let plain = reinterpret(column, T::DATA_TYPE)?;
-    for (value, own) in values.iter_mut().zip(plain.as_primitive::<T>().values()) {
-        *value |= bits(*own) << shift;
+    let plain = plain.as_primitive::<T>();
+    if plain.null_count() == 0 {
+        values.iter_mut().zip(plain.values()).for_each(|(value, own)| value.put(i, shift, bits(*own)));
+    } else {
+        // What stands in a NULL's place is anybody's guess; a key has zero there.
+        let valid = values.iter_mut().enumerate().filter(|(r, _)| plain.is_valid(*r));
+        valid.for_each(|(r, value)| value.put(i, shift, bits(plain.value(r))));
     }
     Ok(())
-}
-
-/// Sets the column's bit for NULLs, and clears whatever stands in the value's place.
-fn pack_nulls(column: &ArrayRef, i: usize, shift: u32, width: u32, values: &mut [u128], nulls: &mut Vec<u8>) {
-    let Some(validity) = column.nulls().filter(|n| n.null_count() > 0) else { return };
-    nulls.resize(values.len(), 0);
-    let mask = !(((1u128 << width) - 1) << shift);
-    for (r, value) in values.iter_mut().enumerate() {
-        if validity.is_null(r) {
-            *value &= mask;
-            nulls[r] |= 1 << i;
-        }
-    }
 }
 
 fn unpack_nulls(ids: &[u32], nulls: &[u8], column: usize) -> Option<NullBuffer> {
@@ -367,6 +446,16 @@ mod tests {
     fn null_is_not_zero() {
         let a: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), None, Some(0), None]));
         check(vec![DataType::Int64], vec![a], &[0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_key_and_a_window() {
+        let k: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1), None, Some(1), Some(2)]));
+        let time = |values: Vec<Option<i64>>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values)) };
+        let start = time(vec![Some(0), Some(0), Some(0), Some(10), Some(0)]);
+        let end = time(vec![Some(10), Some(10), Some(10), Some(20), None]);
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        check(vec![DataType::Int64, micros.clone(), micros], vec![k, start, end], &[0, 0, 1, 2, 3]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
+use hashbrown::HashTable;
 use tidemill_delta::{Micros, hash_columns};
 use tidemill_plan::Bound;
 use tidemill_state::{KeyTable, NO_KEY, RowStore};
@@ -31,6 +32,8 @@ pub(super) struct Side {
     weights: Vec<i64>,
     /// Per row: the hash of all its columns, to find it when it is taken back.
     hashes: Vec<u64>,
+    /// Rows by that hash; a key may have very many rows.
+    by_hash: HashTable<u32>,
     /// Per row: how many rows of the other side match; only if that decides something.
     matches: Option<Vec<i64>>,
     /// Rows whose matches changed in this step, with the number before; and a mark per row.
@@ -64,6 +67,7 @@ impl Side {
             key_of: Vec::new(),
             weights: Vec::new(),
             hashes: Vec::new(),
+            by_hash: HashTable::new(),
             matches: count_matches.then(Vec::new),
             changed: Vec::new(),
             changed_mark: Vec::new(),
@@ -168,7 +172,7 @@ impl Side {
         let going: Vec<u32> = (0..weights.len() as u32)
             .filter(|i| matchable[*i as usize] && weights[*i as usize] < 0)
             .collect();
-        let removed = self.remove(rows, &going, weights, &hashes)?;
+        let removed = self.remove(&going, weights, &hashes)?;
         Ok((inserted, removed))
     }
 
@@ -201,6 +205,10 @@ impl Side {
         self.weights.extend(coming.iter().map(|i| weights[*i as usize]));
         if !self.append_only {
             self.hashes.extend(coming.iter().map(|i| hashes[*i as usize]));
+            let all = &self.hashes;
+            for row in start..start + coming.len() as u32 {
+                self.by_hash.insert_unique(all[row as usize], row, |r| all[*r as usize]);
+            }
         }
         if let Some(own) = &mut self.matches {
             own.extend(coming.iter().map(|i| matches[*i as usize]));
@@ -229,7 +237,6 @@ impl Side {
 
     fn remove(
         &mut self,
-        rows: &RecordBatch,
         going: &[u32],
         weights: &[i64],
         hashes: &[u64],
@@ -238,30 +245,26 @@ impl Side {
             return Ok(Vec::new());
         }
         assert!(!self.append_only, "a row of an append-only input is taken back");
-        let columns: Vec<ArrayRef> = self.columns.iter().map(|c| rows.column(*c).clone()).collect();
-        let mut keys = Vec::new();
-        self.keys.lookup(&columns, rows.num_rows(), &mut keys)?;
         let before: BTreeMap<u32, i64> = self.changed.iter().copied().collect();
         let mut removed = Vec::new();
         for i in going {
             let hash = hashes[*i as usize];
             let mut left = -weights[*i as usize];
-            let mut cursor = self.first(keys[*i as usize]);
-            while let Some(row) = cursor.filter(|_| left > 0) {
-                if self.hashes[row as usize] == hash {
-                    let part = left.min(self.weights[row as usize]);
-                    self.weights[row as usize] -= part;
-                    left -= part;
-                    if self.weights[row as usize] == 0 {
-                        self.live -= 1;
-                    }
-                    let at_start = before.get(&row).copied().unwrap_or_else(|| self.matches(row));
-                    // A row that came in this very step was never seen by anyone.
-                    if at_start >= 0 {
-                        removed.push((*i, at_start, part));
-                    }
+            while left > 0 {
+                let Ok(found) = self.by_hash.find_entry(hash, |r| self.hashes[*r as usize] == hash) else { break };
+                let row = *found.get();
+                let part = left.min(self.weights[row as usize]);
+                self.weights[row as usize] -= part;
+                left -= part;
+                if self.weights[row as usize] == 0 {
+                    self.live -= 1;
+                    found.remove();
                 }
-                cursor = self.next(row);
+                let at_start = before.get(&row).copied().unwrap_or_else(|| self.matches(row));
+                // A row that came in this very step was never seen by anyone.
+                if at_start >= 0 {
+                    removed.push((*i, at_start, part));
+                }
             }
             // With a bound the row may have been dropped as final.
             assert!(left == 0 || self.bound.is_some(), "a row that is not there is taken back from a join");
@@ -284,11 +287,20 @@ impl Side {
                     if self.weights[row as usize] != 0 {
                         self.weights[row as usize] = 0;
                         self.live -= 1;
+                        self.forget_hash(row);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    fn forget_hash(&mut self, row: u32) {
+        if !self.append_only
+            && let Ok(found) = self.by_hash.find_entry(self.hashes[row as usize], |r| *r == row)
+        {
+            found.remove();
+        }
     }
 
     /// Gives all rows new numbers once most places are empty; each row is moved a bounded number of
@@ -302,6 +314,11 @@ impl Side {
         self.weights = kept.iter().map(|r| self.weights[*r as usize]).collect();
         if !self.append_only {
             self.hashes = kept.iter().map(|r| self.hashes[*r as usize]).collect();
+            self.by_hash.clear();
+            let all = &self.hashes;
+            for row in 0..kept.len() as u32 {
+                self.by_hash.insert_unique(all[row as usize], row, |r| all[*r as usize]);
+            }
         }
         if let Some(matches) = &mut self.matches {
             *matches = kept.iter().map(|r| matches[*r as usize]).collect();
@@ -340,7 +357,7 @@ impl Side {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let per_row = 4 + 4 + 8 + if self.append_only { 0 } else { 8 } + if self.matches.is_some() { 9 } else { 0 };
+        let per_row = 4 + 4 + 8 + if self.append_only { 0 } else { 13 } + if self.matches.is_some() { 9 } else { 0 };
         self.keys.bytes() + self.store.bytes() + self.heads.capacity() * 4 + self.weights.capacity() * per_row
     }
 }
