@@ -22,6 +22,7 @@ mod params;
 mod planner;
 mod provider;
 mod relation;
+mod rounding;
 mod scalar;
 mod session;
 mod sql_type;

@@ -9,6 +9,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::functions;
 use crate::given::BatchPlanner;
+use crate::rounding::RoundingCasts;
 use crate::window::WindowPlanner;
 
 /// A session with all functions and our settings.
@@ -24,6 +25,7 @@ pub(crate) fn session() -> SessionState {
     {
         unreachable!("functions register once: {error}");
     }
+    state.add_analyzer_rule(Arc::new(RoundingCasts::new()));
     state
 }
 
