@@ -70,7 +70,9 @@ impl Maker<'_> {
         let (right, others) = self.named();
         let pairs: Vec<(String, String)> = columns
             .iter()
-            .flat_map(|l| others.iter().filter(|r| l.1 == r.1 && l.1 != Type::Other).map(|r| (l.0.clone(), r.0.clone())))
+            .flat_map(|l| others.iter().map(move |r| (l, r)))
+            .filter(|(l, r)| l.1 == r.1 && l.1 != Type::Other)
+            .map(|(l, r)| (l.0.clone(), r.0.clone()))
             .collect();
         if pairs.is_empty() {
             return (left, columns);
