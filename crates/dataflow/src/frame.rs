@@ -299,8 +299,7 @@ impl Reader<'_> {
         match self.take_u64() {
             0 => {
                 let commands = (0..self.take_usize()).map(|_| self.take_command()).collect();
-                let watermarks =
-                    (0..self.take_usize()).map(|_| (self.take_u64(), self.take_u64() as Micros)).collect();
+                let watermarks = (0..self.take_usize()).map(|_| (self.take_u64(), self.take_u64() as Micros)).collect();
                 Packet::Begin(Arc::new(Begin { commands, watermarks }))
             }
             1 => Packet::Input { relation: self.take_u64(), columns: self.take_columns(), delta: self.take_delta() },
@@ -315,11 +314,8 @@ impl Reader<'_> {
             4 => Packet::Output { view: self.take_u64(), delta: self.take_delta() },
             5 => {
                 let (view, len) = (self.take_u64(), self.take_usize());
-                let error = |_| RowError {
-                    message: self.take_text(),
-                    row: self.take_text(),
-                    weight: self.take_u64() as i64,
-                };
+                let error =
+                    |_| RowError { message: self.take_text(), row: self.take_text(), weight: self.take_u64() as i64 };
                 Packet::Errors { view, errors: (0..len).map(error).collect() }
             }
             _ => Packet::Failed { view: self.take_u64(), reason: self.take_text() },
@@ -336,10 +332,8 @@ mod tests {
 
     #[test]
     fn frames_survive_the_wire() {
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("a", DataType::Int64, true),
-            Field::new("b", DataType::Utf8, true),
-        ]));
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Utf8, true)]));
         let columns: Vec<ArrayRef> =
             vec![Arc::new(Int64Array::from(vec![1, 2])), Arc::new(StringArray::from(vec![Some("x"), None]))];
         let rows = tidemill_delta::batch(schema, columns, 2);

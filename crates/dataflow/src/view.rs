@@ -237,9 +237,10 @@ fn pick_column(path: &ColumnPath, has: Option<&[ColumnPath]>, delta: &Delta) -> 
         None => (path.column, &path.fields[..]),
         Some(has) => {
             let covers = |own: &ColumnPath| own.column == path.column && path.fields.starts_with(&own.fields);
-            let at = has.iter().position(covers).ok_or_else(|| {
-                OperatorError(format!("column {} was not read from the source", path.column + 1))
-            })?;
+            let at = has
+                .iter()
+                .position(covers)
+                .ok_or_else(|| OperatorError(format!("column {} was not read from the source", path.column + 1)))?;
             (at, &path.fields[has[at].fields.len()..])
         }
     };

@@ -279,11 +279,7 @@ impl Turn {
 
     /// Runs the steps whose input is complete, eldest first, for a bounded time. Returns whether
     /// some are left over.
-    fn run_ready(
-        &mut self,
-        frontier: &Antichain<Step>,
-        mut send: impl FnMut(&Capability<Step>, Frame),
-    ) -> bool {
+    fn run_ready(&mut self, frontier: &Antichain<Step>, mut send: impl FnMut(&Capability<Step>, Frame)) -> bool {
         let start = self.shared.env.monotonic_nanos();
         let env = self.shared.env.clone();
         let enough = || env.monotonic_nanos() - start > ACTIVATION_NANOS;

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn sums_and_drops() {
-        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]));
+        let schema =
+            Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]));
         let delta = |k: Vec<Option<i64>>, v: Vec<&str>, d: Vec<i64>| {
             let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(k)), Arc::new(StringArray::from(v))];
             Delta::new(batch(schema.clone(), columns, d.len()), Int64Array::from(d))

@@ -7,11 +7,12 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, GenericByteViewArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, BinaryType, BinaryViewType, ByteArrayType, ByteViewType, DataType, Date32Type, Date64Type, Decimal128Type, DurationMicrosecondType,
-    DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, IntervalUnit, IntervalMonthDayNanoType, LargeBinaryType, LargeUtf8Type, StringViewType, Time64MicrosecondType,
-    Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+    ArrowPrimitiveType, BinaryType, BinaryViewType, ByteArrayType, ByteViewType, DataType, Date32Type, Date64Type,
+    Decimal128Type, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType, DurationSecondType,
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
+    LargeBinaryType, LargeUtf8Type, StringViewType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type, Utf8Type,
 };
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
@@ -124,9 +125,15 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<(), ArrowError> 
         DataType::Time64(TimeUnit::Microsecond) => primitive::<Time64MicrosecondType>(column, hashes, |v| v as u64),
         DataType::Time64(TimeUnit::Nanosecond) => primitive::<Time64NanosecondType>(column, hashes, |v| v as u64),
         DataType::Timestamp(TimeUnit::Second, _) => primitive::<TimestampSecondType>(column, hashes, |v| v as u64),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => primitive::<TimestampMillisecondType>(column, hashes, |v| v as u64),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => primitive::<TimestampMicrosecondType>(column, hashes, |v| v as u64),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => primitive::<TimestampNanosecondType>(column, hashes, |v| v as u64),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            primitive::<TimestampMillisecondType>(column, hashes, |v| v as u64)
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            primitive::<TimestampMicrosecondType>(column, hashes, |v| v as u64)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            primitive::<TimestampNanosecondType>(column, hashes, |v| v as u64)
+        }
         DataType::Duration(TimeUnit::Second) => primitive::<DurationSecondType>(column, hashes, |v| v as u64),
         DataType::Duration(TimeUnit::Millisecond) => primitive::<DurationMillisecondType>(column, hashes, |v| v as u64),
         DataType::Duration(TimeUnit::Microsecond) => primitive::<DurationMicrosecondType>(column, hashes, |v| v as u64),
@@ -181,8 +188,7 @@ mod tests {
         assert_eq!(hashes(&[ints, text]), FROZEN);
     }
 
-    const FROZEN: [u64; 4] =
-        [15506440305879511910, 15922954149852226346, 15745566200778755894, 11184679254129094132];
+    const FROZEN: [u64; 4] = [15506440305879511910, 15922954149852226346, 15745566200778755894, 11184679254129094132];
 
     #[test]
     fn width_and_layout_do_not_matter() {

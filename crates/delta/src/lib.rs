@@ -141,7 +141,8 @@ impl Delta {
 
     /// Bytes that the columns hold in memory.
     pub fn bytes(&self) -> usize {
-        self.rows.columns().iter().map(|c| c.get_array_memory_size()).sum::<usize>() + self.diff.as_ref().map_or(0, |d| d.len() * 8)
+        self.rows.columns().iter().map(|c| c.get_array_memory_size()).sum::<usize>()
+            + self.diff.as_ref().map_or(0, |d| d.len() * 8)
     }
 }
 
@@ -151,7 +152,8 @@ impl Delta {
 /// When `columns` do not fit `schema`: that is a bug of the caller, never a property of the data.
 pub fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, len: usize) -> RecordBatch {
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(len));
-    RecordBatch::try_new_with_options(schema.clone(), columns, &options).unwrap_or_else(|e| panic!("columns do not fit {schema:?}: {e}"))
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .unwrap_or_else(|e| panic!("columns do not fit {schema:?}: {e}"))
 }
 
 /// The schema without nullability and metadata, so that batches of different origins fit together.

@@ -32,12 +32,7 @@ pub(crate) struct SinkEntry {
 }
 
 impl CatalogState {
-    pub(crate) fn add(
-        &mut self,
-        relation: Arc<Relation>,
-        reads: BTreeSet<RelationId>,
-        options: Vec<(String, String)>,
-    ) {
+    pub(crate) fn add(&mut self, relation: Arc<Relation>, reads: BTreeSet<RelationId>, options: Vec<(String, String)>) {
         self.names.insert((relation.namespace.clone(), relation.name.clone()), relation.clone());
         self.reads.insert(relation.id, reads);
         self.options.insert(relation.id, options);

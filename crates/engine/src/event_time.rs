@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use tidemill_delta::{Micros, batch};
@@ -52,11 +54,8 @@ pub(crate) fn prepare_source(
         let inputs = pick(&rows, read, &generated.inputs)?;
         columns.push(generated.scalar.eval(&inputs).map_err(scalar_error)?);
     }
-    let fields: Vec<Field> = columns
-        .iter()
-        .enumerate()
-        .map(|(i, c)| Field::new(i.to_string(), c.data_type().clone(), true))
-        .collect();
+    let fields: Vec<Field> =
+        columns.iter().enumerate().map(|(i, c)| Field::new(i.to_string(), c.data_type().clone(), true)).collect();
     let rows = batch(Arc::new(Schema::new(fields)), columns, rows.num_rows());
     let (earliest, watermark) = times(relation, &rows, Some(give))?;
     Ok(Prepared { rows, columns: Some(give.clone()), earliest, watermark })

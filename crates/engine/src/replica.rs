@@ -53,12 +53,7 @@ impl Replica {
         spec
     }
 
-    fn learn(
-        &self,
-        catalog: &mut CatalogState,
-        id: RelationId,
-        sql: &str,
-    ) -> Result<Option<Arc<ViewSpec>>, SqlError> {
+    fn learn(&self, catalog: &mut CatalogState, id: RelationId, sql: &str) -> Result<Option<Arc<ViewSpec>>, SqlError> {
         let statement = parse(sql)?.into_iter().next().ok_or_else(|| SqlError::internal("an empty definition"))?;
         match &statement.kind {
             StatementKind::CreateRelation(create) => {

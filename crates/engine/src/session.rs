@@ -13,8 +13,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_plan::RelationId;
 use tidemill_sql::{
-    CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind,
-    SubscribeTo, state,
+    CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind, SubscribeTo,
+    state,
 };
 
 pub use self::cursor::{change_rows, change_schema};
@@ -180,11 +180,7 @@ impl Session {
         }
     }
 
-    async fn query(
-        &self,
-        query: &tidemill_sql::Query,
-        params: &[Param],
-    ) -> Result<tidemill_sql::QueryRows, SqlError> {
+    async fn query(&self, query: &tidemill_sql::Query, params: &[Param]) -> Result<tidemill_sql::QueryRows, SqlError> {
         let inner = &self.engine.inner;
         // The catalog first: what it names is in the rows, which only gain relations after it.
         let catalog = inner.catalog();

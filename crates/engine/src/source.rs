@@ -271,8 +271,7 @@ impl Reading {
                 Read::End => return Ok(true),
                 Read::Batch(found) => {
                     let prepared = prepare_source(&self.relation, found.rows, &read, &self.columns)?;
-                    let item =
-                        Item::Rows { prepared, bad: found.bad, position: found.position, bytes: found.bytes };
+                    let item = Item::Rows { prepared, bad: found.bad, position: found.position, bytes: found.bytes };
                     if queue.send(item).is_err() {
                         return Ok(false);
                     }

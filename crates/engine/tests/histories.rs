@@ -21,11 +21,11 @@ mod play;
 mod query;
 #[path = "slt/random.rs"]
 mod random;
+#[path = "histories/replay.rs"]
+mod replay;
 #[path = "slt/script.rs"]
 #[expect(dead_code, reason = "histories are no files")]
 mod script;
-#[path = "histories/replay.rs"]
-mod replay;
 #[path = "slt/ways.rs"]
 #[expect(dead_code, reason = "histories are dealt out by their generator")]
 mod ways;

@@ -61,9 +61,16 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
             Some(filter) => format!("Filter {filter}; project {:?}", map.project),
             None => format!("Project {:?}", map.project),
         },
-        Op::Window(w) if w.size == w.slide => format!("Tumble {} size {}", names(dataflow, input(0), &[w.time]), duration(w.size)),
+        Op::Window(w) if w.size == w.slide => {
+            format!("Tumble {} size {}", names(dataflow, input(0), &[w.time]), duration(w.size))
+        }
         Op::Window(w) => {
-            format!("Hop {} slide {} size {}", names(dataflow, input(0), &[w.time]), duration(w.slide), duration(w.size))
+            format!(
+                "Hop {} slide {} size {}",
+                names(dataflow, input(0), &[w.time]),
+                duration(w.slide),
+                duration(w.size)
+            )
         }
         Op::Aggregate(AggregatePlan { keys, calls, on_close, .. }) => {
             let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
@@ -71,7 +78,9 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
             match (calls.is_empty(), keys.is_empty()) {
                 (true, _) => format!("Distinct{when} {}", names(dataflow, input(0), keys)),
                 (false, true) => format!("Aggregate{when} {}", calls.join(", ")),
-                (false, false) => format!("Aggregate{when} {} by {}", calls.join(", "), names(dataflow, input(0), keys)),
+                (false, false) => {
+                    format!("Aggregate{when} {} by {}", calls.join(", "), names(dataflow, input(0), keys))
+                }
             }
         }
         Op::Session(SessionPlan { keys, gap, calls, .. }) => {
@@ -95,7 +104,11 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
                 })
                 .collect();
             let skip = if *offset > 0 { format!(" after {offset}") } else { String::new() };
-            let per = if partition.is_empty() { String::new() } else { format!(" per {}", names(dataflow, input(0), partition)) };
+            let per = if partition.is_empty() {
+                String::new()
+            } else {
+                format!(" per {}", names(dataflow, input(0), partition))
+            };
             let by = if order.is_empty() { String::new() } else { format!(" by ({})", order.join(", ")) };
             format!("First {limit}{skip}{by}{per}")
         }
@@ -111,7 +124,9 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
 /// What the operator remembers, and until when.
 fn state(dataflow: &Dataflow, node: &Node) -> String {
     let until = |input: usize, bound: &Option<Bound>| match bound {
-        Some(bound) => format!("until the watermark passes {}", names(dataflow, node.inputs[input].from, &[bound.column])),
+        Some(bound) => {
+            format!("until the watermark passes {}", names(dataflow, node.inputs[input].from, &[bound.column]))
+        }
         None => "unbounded".into(),
     };
     match &node.op {
@@ -120,7 +135,9 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
         Op::Aggregate(a) => format!(", state: groups, {}", until(0, &a.closes)),
         Op::Session(s) => format!(", state: open sessions, {}", until(0, &s.closes)),
         Op::Join(j) => format!(", state: left rows, {}; right rows, {}", until(0, &j.evict[0]), until(1, &j.evict[1])),
-        Op::TopN(t) if t.append_only => format!(", state: first {} rows per partition, {}", t.offset + t.limit, until(0, &t.closes)),
+        Op::TopN(t) if t.append_only => {
+            format!(", state: first {} rows per partition, {}", t.offset + t.limit, until(0, &t.closes))
+        }
         Op::TopN(t) => format!(", state: all rows, {}", until(0, &t.closes)),
         Op::Recompute(_) => ", state: all rows of its inputs, unbounded".into(),
         Op::CloseGate(g) => format!(", state: rows not yet final, {}", until(0, &Some(g.closes))),
@@ -129,7 +146,9 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
 
 /// Microseconds as people write them.
 pub(crate) fn duration(micros: i64) -> String {
-    for (unit, size) in [("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000)] {
+    for (unit, size) in
+        [("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000)]
+    {
         if micros % size == 0 {
             return format!("{} {unit}", micros / size);
         }

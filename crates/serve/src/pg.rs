@@ -69,7 +69,10 @@ async fn talk(engine: Engine, stream: TcpStream, cancels: Arc<Cancels>) {
         Err(error) => Err(error),
     };
     if let Err(error) = done
-        && !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        && !matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
     {
         tracing::debug!(%error, "a connection ended");
     }

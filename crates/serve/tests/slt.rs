@@ -2,10 +2,10 @@
 
 #[path = "../../engine/tests/slt/play.rs"]
 mod play;
-#[path = "../../engine/tests/slt/script.rs"]
-mod script;
 #[path = "../../engine/tests/slt/random.rs"]
 mod random;
+#[path = "../../engine/tests/slt/script.rs"]
+mod script;
 #[path = "../../engine/tests/slt/ways.rs"]
 #[expect(dead_code, reason = "over the wire, files are run as they are written")]
 mod ways;

@@ -8,9 +8,9 @@ use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
 use tidemill_plan::{Dataflow, RelationId};
 
-use crate::{batch, complete, describe, dml, lower, relation};
 use crate::session::session;
 use crate::{Catalog, CreateRelation, Notice, Relation, Snapshot, SqlError, StatementKind};
+use crate::{batch, complete, describe, dml, lower, relation};
 
 /// Plans and runs SQL. Cheap to clone.
 #[derive(Clone)]

@@ -64,7 +64,8 @@ impl Collection {
                 break;
             }
             let pair = [before.as_ref().clone(), last.as_ref().clone()];
-            let merged = if self.retracted { consolidate(&self.schema, &pair)? } else { Delta::concat(&self.schema, &pair)? };
+            let merged =
+                if self.retracted { consolidate(&self.schema, &pair)? } else { Delta::concat(&self.schema, &pair)? };
             self.runs.truncate(self.runs.len() - 2);
             if !merged.is_empty() {
                 self.runs.push(Arc::new(merged));

@@ -4,11 +4,11 @@
 //! `u64` if they are four columns at most (a key, a window's start and its end are three). All others
 //! are held in arrow's comparable row format. NULL is a value like any other: two NULLs are one key.
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, make_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, make_array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Int8Type, Int16Type, Int32Type, Int64Type};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
@@ -160,7 +160,7 @@ impl KeyTable {
             Keys::Narrow(keys) => keys.intern(columns, rows, (table, hashes, free), ids, &mut added),
             Keys::Wide(keys) => keys.intern(columns, rows, (table, hashes, free), ids, &mut added),
             Keys::Rows { converter, .. } => {
-                let encoded = converter.convert_columns(columns)?;
+                let encoded = converter.convert_columns(&one_zero(columns))?;
                 for row in encoded.iter() {
                     ids.push(self.intern_row(row.as_ref(), &mut added));
                 }
@@ -181,7 +181,7 @@ impl KeyTable {
             Keys::Narrow(keys) => keys.lookup(columns, rows, &self.table, ids),
             Keys::Wide(keys) => keys.lookup(columns, rows, &self.table, ids),
             Keys::Rows { converter, rows: own } => {
-                for row in converter.convert_columns(columns)?.iter() {
+                for row in converter.convert_columns(&one_zero(columns))?.iter() {
                     let bytes = row.as_ref();
                     let found = self.table.find(hash_bytes(bytes), |id| &*own[*id as usize] == bytes);
                     ids.push(found.copied().unwrap_or(NO_KEY));
@@ -249,6 +249,24 @@ impl KeyTable {
         added(id);
         id
     }
+}
+
+/// The columns with -0 as 0: they are equal, so they are one key.
+fn one_zero(columns: &[ArrayRef]) -> Vec<ArrayRef> {
+    let positive = |column: &ArrayRef| -> ArrayRef {
+        match column.data_type() {
+            DataType::Float64 => {
+                let array = column.as_primitive::<Float64Type>();
+                std::sync::Arc::new(array.unary::<_, Float64Type>(|v| if v == 0.0 { 0.0 } else { v }))
+            }
+            DataType::Float32 => {
+                let array = column.as_primitive::<Float32Type>();
+                std::sync::Arc::new(array.unary::<_, Float32Type>(|v| if v == 0.0 { 0.0 } else { v }))
+            }
+            _ => column.clone(),
+        }
+    };
+    columns.iter().map(positive).collect()
 }
 
 /// Where keys are found: the table, the keys' hashes, and the numbers free to use.
@@ -437,8 +455,7 @@ mod tests {
     #[test]
     fn packed_keys_with_nulls() {
         let a: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(1), Some(0), Some(-1)]));
-        let b: ArrayRef =
-            Arc::new(TimestampMicrosecondArray::from(vec![Some(5), Some(5), Some(5), None, Some(-5)]));
+        let b: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![Some(5), Some(5), Some(5), None, Some(-5)]));
         check(vec![DataType::Int32, DataType::Timestamp(TimeUnit::Microsecond, None)], vec![a, b], &[0, 1, 0, 2, 3]);
     }
 
@@ -456,6 +473,15 @@ mod tests {
         let end = time(vec![Some(10), Some(10), Some(10), Some(20), None]);
         let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
         check(vec![DataType::Int64, micros.clone(), micros], vec![k, start, end], &[0, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn zero_has_no_sign() {
+        let zeros: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![0.0, -0.0, 1.0]));
+        let mut table = KeyTable::new(vec![DataType::Float64]).unwrap();
+        let mut ids = Vec::new();
+        table.intern(&[zeros], 3, &mut ids, |_| {}).unwrap();
+        assert_eq!(ids, [0, 0, 1]);
     }
 
     #[test]

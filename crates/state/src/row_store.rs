@@ -52,9 +52,8 @@ impl RowStore {
         if rows.num_rows() == 0 {
             return Ok(start);
         }
-        self.len = u32::try_from(self.len as usize + rows.num_rows()).map_err(|_| {
-            ArrowError::ComputeError("more than 4 billion rows in one operator on one worker".into())
-        })?;
+        self.len = u32::try_from(self.len as usize + rows.num_rows())
+            .map_err(|_| ArrowError::ComputeError("more than 4 billion rows in one operator on one worker".into()))?;
         let rows = batch(self.schema.clone(), rows.columns().to_vec(), rows.num_rows());
         self.chunks.push(Chunk { start, rows });
         self.merge_tail()?;
@@ -83,7 +82,10 @@ impl RowStore {
     /// The columns `which` of the rows numbered, in the order given.
     pub fn gather(&self, ids: &[u32], which: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
         if ids.is_empty() {
-            return Ok(which.iter().map(|c| arrow::array::new_empty_array(self.schema.field(*c).data_type())).collect());
+            return Ok(which
+                .iter()
+                .map(|c| arrow::array::new_empty_array(self.schema.field(*c).data_type()))
+                .collect());
         }
         // Only the chunks that are hit take part: preparing the others would cost more than the rows.
         let mut place = vec![u32::MAX; self.chunks.len()];
@@ -158,7 +160,8 @@ mod tests {
         for i in 0..300i64 {
             let len = i % 7;
             let values: Vec<i64> = (0..len).map(|j| i * 10 + j).collect();
-            let start = store.append(&batch(schema.clone(), vec![Arc::new(Int64Array::from(values.clone()))], len as usize));
+            let start =
+                store.append(&batch(schema.clone(), vec![Arc::new(Int64Array::from(values.clone()))], len as usize));
             assert_eq!(start.unwrap() as usize, expected.len());
             expected.extend(values);
         }

@@ -137,9 +137,9 @@ impl GroupStates for AppendOnlyExtreme {
                 for (i, id) in ids.iter().enumerate().filter(|(i, _)| valid(*i)) {
                     let value = rows.row(i);
                     let best = &mut self.bytes[*id as usize];
-                    let better = best.as_ref().is_none_or(|b| {
-                        if self.greatest { value.as_ref() > &**b } else { value.as_ref() < &**b }
-                    });
+                    let better = best
+                        .as_ref()
+                        .is_none_or(|b| if self.greatest { value.as_ref() > &**b } else { value.as_ref() < &**b });
                     if better {
                         *best = Some(value.as_ref().into());
                     }
@@ -167,7 +167,9 @@ impl GroupStates for AppendOnlyExtreme {
     }
 
     fn bytes(&self) -> usize {
-        self.integers.capacity() * 9 + self.bytes.capacity() * 16 + self.bytes.iter().flatten().map(|b| b.len()).sum::<usize>()
+        self.integers.capacity() * 9
+            + self.bytes.capacity() * 16
+            + self.bytes.iter().flatten().map(|b| b.len()).sum::<usize>()
     }
 }
 

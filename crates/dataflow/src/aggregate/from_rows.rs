@@ -43,7 +43,10 @@ impl FromRows {
         let parsed: Vec<_> = listed.map(|row| parser.parse(row)).collect();
         let len = parsed.len();
         let columns = self.converter.convert_rows(parsed).map_err(|e| e.to_string())?;
-        let answer = self.query.compute(&[batch(self.schema.clone(), tidemill_delta::zero_nulls(columns), len)]).map_err(|e| e.message)?;
+        let answer = self
+            .query
+            .compute(&[batch(self.schema.clone(), tidemill_delta::zero_nulls(columns), len)])
+            .map_err(|e| e.message)?;
         if answer.num_rows() != 1 || answer.num_columns() != 1 {
             return Err(format!("expected one value, got {} rows", answer.num_rows()));
         }

@@ -188,12 +188,17 @@ impl Aggregate {
                 !same[place - 1]
             })
             .collect();
-        let keep_new: Vec<u32> = (0..new_ids.len() as u32).filter(|i| *i as usize >= both || !same[*i as usize]).collect();
+        let keep_new: Vec<u32> =
+            (0..new_ids.len() as u32).filter(|i| *i as usize >= both || !same[*i as usize]).collect();
         new_ids.iter().for_each(|id| self.groups.emitted[*id as usize] = true);
         if keep_old.is_empty() && keep_new.is_empty() {
             return Ok(None);
         }
-        let ids: Vec<u32> = keep_old.iter().map(|i| old_ids[*i as usize]).chain(keep_new.iter().map(|i| new_ids[*i as usize])).collect();
+        let ids: Vec<u32> = keep_old
+            .iter()
+            .map(|i| old_ids[*i as usize])
+            .chain(keep_new.iter().map(|i| new_ids[*i as usize]))
+            .collect();
         let mut columns = self.keys.columns(&ids)?;
         let (keep_old, keep_new) = (UInt32Array::from(keep_old), UInt32Array::from(keep_new));
         for (i, new) in new_values.iter().enumerate() {
@@ -313,7 +318,9 @@ impl Operator for Aggregate {
     }
 
     fn state(&self) -> StateSize {
-        let bytes = self.keys.bytes() + self.groups.weight.capacity() * 17 + self.states.iter().map(|s| s.bytes()).sum::<usize>();
+        let bytes = self.keys.bytes()
+            + self.groups.weight.capacity() * 17
+            + self.states.iter().map(|s| s.bytes()).sum::<usize>();
         StateSize { rows: self.keys.len(), bytes }
     }
 }
@@ -352,8 +359,7 @@ fn same_rows(old: &[ArrayRef], places: &[u32], new: &[ArrayRef], both: usize) ->
 fn equal_values(a: &ArrayRef, b: &ArrayRef) -> Result<BooleanArray, ArrowError> {
     if a.data_type().is_nested() {
         let rows = |array: &ArrayRef| {
-            let converter =
-                arrow::row::RowConverter::new(vec![arrow::row::SortField::new(array.data_type().clone())])?;
+            let converter = arrow::row::RowConverter::new(vec![arrow::row::SortField::new(array.data_type().clone())])?;
             converter.convert_columns(std::slice::from_ref(array))
         };
         let (a, b) = (rows(a)?, rows(b)?);
@@ -371,7 +377,8 @@ fn filtered(
     diffs: Option<&[i64]>,
     args: &[ArrayRef],
 ) -> Result<Filtered, ArrowError> {
-    let kept: Vec<u32> = (0..ids.len() as u32).filter(|i| mask.is_valid(*i as usize) && mask.value(*i as usize)).collect();
+    let kept: Vec<u32> =
+        (0..ids.len() as u32).filter(|i| mask.is_valid(*i as usize) && mask.value(*i as usize)).collect();
     let args = if args.is_empty() {
         Vec::new()
     } else {

@@ -32,7 +32,8 @@ pub(crate) fn group_states(
     append_only: bool,
 ) -> Result<Box<dyn GroupStates>, OperatorError> {
     // MIN and MAX of distinct values are MIN and MAX.
-    let needless = matches!(call.function, AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Bool { .. });
+    let needless =
+        matches!(call.function, AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Bool { .. });
     // With DISTINCT the inner state sees a value come or go, so it must be able to take back,
     // unless nothing is ever taken back.
     let inner = plain_states(call, input, append_only)?;
@@ -55,11 +56,7 @@ fn plain_states(
         AggregateFunction::Avg => Average::states(&arg()?, &call.data_type)?,
         AggregateFunction::Min | AggregateFunction::Max => {
             let greatest = matches!(call.function, AggregateFunction::Max);
-            if append_only {
-                AppendOnlyExtreme::states(arg()?, greatest)?
-            } else {
-                Extreme::states(arg()?, greatest)?
-            }
+            if append_only { AppendOnlyExtreme::states(arg()?, greatest)? } else { Extreme::states(arg()?, greatest)? }
         }
         AggregateFunction::Variance { sample, root } => Box::new(Variance::new(*sample, *root)),
         AggregateFunction::Bool { any } => Box::new(Bool { any: *any, counts: Vec::new() }),

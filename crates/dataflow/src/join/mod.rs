@@ -155,7 +155,8 @@ impl Join {
             return Ok(());
         }
         let weights = pairs.arrived.iter().zip(&pairs.stored);
-        let diff: Vec<i64> = weights.map(|(a, s)| arrived.weights[*a as usize] * self.sides[other].weight(*s)).collect();
+        let diff: Vec<i64> =
+            weights.map(|(a, s)| arrived.weights[*a as usize] * self.sides[other].weight(*s)).collect();
         let columns = self.pair_columns(side, arrived, pairs, &self.plan.project)?;
         let rows = batch(self.schema.clone(), columns, pairs.stored.len());
         out.push(Delta::new(rows, Int64Array::from(diff)));

@@ -165,13 +165,11 @@ impl Side {
             hash_columns(rows.columns(), rows.num_rows(), &mut hashes)?;
             hashes
         };
-        let coming: Vec<u32> = (0..weights.len() as u32)
-            .filter(|i| matchable[*i as usize] && weights[*i as usize] > 0)
-            .collect();
+        let coming: Vec<u32> =
+            (0..weights.len() as u32).filter(|i| matchable[*i as usize] && weights[*i as usize] > 0).collect();
         let inserted = self.insert(rows, &coming, weights, &hashes, matches)?;
-        let going: Vec<u32> = (0..weights.len() as u32)
-            .filter(|i| matchable[*i as usize] && weights[*i as usize] < 0)
-            .collect();
+        let going: Vec<u32> =
+            (0..weights.len() as u32).filter(|i| matchable[*i as usize] && weights[*i as usize] < 0).collect();
         let removed = self.remove(&going, weights, &hashes)?;
         Ok((inserted, removed))
     }

@@ -178,7 +178,9 @@ impl Conductor {
                 (0..delta.len() as u32).filter(|i| delta.weight(*i as usize).signum() == sign).collect()
             };
             let take = |list: Vec<u32>| {
-                arrow::compute::take_record_batch(&delta.rows, &arrow::array::UInt32Array::from(list)).into_iter().collect()
+                arrow::compute::take_record_batch(&delta.rows, &arrow::array::UInt32Array::from(list))
+                    .into_iter()
+                    .collect()
             };
             let back = TableChange { removed: take(rows(1)), added: take(rows(-1)), on_conflict: OnConflict::Error };
             let undone = keys.apply(&back);

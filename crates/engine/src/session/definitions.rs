@@ -126,8 +126,7 @@ impl Session {
         let described = definition(id, text);
         inner
             .ask(|reply| {
-                let define =
-                    Define { relations: shown, spec, text: described, source: None, sink: None, keep, reply };
+                let define = Define { relations: shown, spec, text: described, source: None, sink: None, keep, reply };
                 Request::Define(Box::new(define))
             })
             .await?;
@@ -153,8 +152,7 @@ impl Session {
         let id = inner.new_id();
         let (from, schema, append_only, spec, reads) = match (&create.query, &create.from) {
             (Some(query), _) => {
-                let (spec, planned, reads) =
-                    defined_query(&inner.planner, &catalog, id, query, create.on_close)?;
+                let (spec, planned, reads) = defined_query(&inner.planner, &catalog, id, query, create.on_close)?;
                 self.notices.extend(planned.notices);
                 let append_only = planned.dataflow.output().append_only;
                 (id, planned.schema, append_only, Some(spec), reads)
@@ -162,8 +160,11 @@ impl Session {
             (None, Some(name)) => {
                 let relation = catalog.find(name)?;
                 if matches!(relation.kind, RelationKind::View | RelationKind::Source) {
-                    let message = format!("a sink takes the changes of a table or materialized view; \"{}\" is a {}",
-                        relation.name, kind_name(relation.kind));
+                    let message = format!(
+                        "a sink takes the changes of a table or materialized view; \"{}\" is a {}",
+                        relation.name,
+                        kind_name(relation.kind)
+                    );
                     return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message)
                         .hint("Use CREATE SINK ... AS SELECT ... instead."));
                 }
@@ -221,9 +222,8 @@ impl Session {
             collect_dependents(&catalog, *id, &mut order);
         }
         // Side tables go with what they stand beside.
-        let extra = |id: &&RelationId| {
-            !ids.contains(id) && !catalog.get(**id).is_some_and(|r| r.kind == RelationKind::System)
-        };
+        let extra =
+            |id: &&RelationId| !ids.contains(id) && !catalog.get(**id).is_some_and(|r| r.kind == RelationKind::System);
         let dependents: Vec<RelationId> = order.iter().filter(extra).copied().collect();
         if !dependents.is_empty() && !cascade {
             let what = ids.first().map(|id| catalog.describe(*id)).unwrap_or_default();
@@ -273,9 +273,10 @@ fn drop_name(kind: DropKind) -> &'static str {
 
 fn find_to_drop(catalog: &CatalogState, kind: DropKind, name: &ObjectName) -> Result<RelationId, SqlError> {
     if kind == DropKind::Sink {
-        return catalog.sink(&name.name).map(|s| s.id).ok_or_else(|| {
-            SqlError::new(state::UNDEFINED_TABLE, format!("sink \"{}\" does not exist", name.name))
-        });
+        return catalog
+            .sink(&name.name)
+            .map(|s| s.id)
+            .ok_or_else(|| SqlError::new(state::UNDEFINED_TABLE, format!("sink \"{}\" does not exist", name.name)));
     }
     let relation: Arc<Relation> = catalog.find(name)?;
     let fits = matches!(

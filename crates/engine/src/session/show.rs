@@ -78,7 +78,8 @@ impl Session {
     pub(super) fn explain(&self, what: &StatementKind) -> Result<Response, SqlError> {
         let inner = &self.engine.inner;
         let catalog = inner.catalog();
-        let plan = |query: &tidemill_sql::Query, on_close| inner.planner.plan_view(catalog.as_ref(), query, on_close, &[]);
+        let plan =
+            |query: &tidemill_sql::Query, on_close| inner.planner.plan_view(catalog.as_ref(), query, on_close, &[]);
         let planned = match what {
             StatementKind::Query(query) => plan(query, false)?,
             StatementKind::CreateView(create) => plan(&create.query, create.on_close)?,

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use tidemill_plan::RelationId;
-use tidemill_sql::{
-    DmlRows, Notice, ObjectName, OnConflict, Param, Relation, Snapshot, SqlError, StatementKind,
-};
+use tidemill_sql::{DmlRows, Notice, ObjectName, OnConflict, Param, Relation, Snapshot, SqlError, StatementKind};
 
 use super::{Response, Session, Transaction, writable};
 use crate::conductor::Request;
