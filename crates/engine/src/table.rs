@@ -149,8 +149,4 @@ impl PrimaryKey {
         let detail = format!("Key ({})=({}) already exists.", names.join(", "), values.join(", "));
         SqlError::new(state::UNIQUE_VIOLATION, message).detail(detail)
     }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.by_key.capacity() * 40
-    }
 }

@@ -23,7 +23,7 @@ use futures::StreamExt;
 
 use crate::assign::text_format;
 use crate::error_map::{arrow_error, sql_error};
-use crate::names::result_names;
+use crate::names::{cast_fields, result_names};
 use crate::pg_catalog::with_system_tables;
 use crate::provider::{RelationSource, external};
 use crate::sql_type::output_type;
@@ -51,11 +51,11 @@ pub(crate) async fn run(
     snapshot: Arc<dyn Snapshot>,
     plan: LogicalPlan,
 ) -> Result<QueryRows, SqlError> {
-    let names = result_names(&plan);
+    let (names, casts) = (result_names(&plan), cast_fields(&plan));
     let state = session_now(planner);
     let plan = over_snapshot(plan, &snapshot).map_err(sql_error)?;
     let physical = state.create_physical_plan(&plan).await.map_err(sql_error)?;
-    let schema = output_schema(&physical.schema(), &names);
+    let schema = output_schema(&physical.schema(), &names, &casts);
     let batches = collect(&state, physical, &schema).await?;
     Ok(QueryRows { schema, batches })
 }
@@ -69,17 +69,21 @@ fn session_now(planner: &Planner) -> SessionState {
 
 /// The columns of a query's answer as the user sees them, from a plan without parameters.
 pub(crate) fn result_schema(planner: &Planner, plan: LogicalPlan) -> Result<SchemaRef, SqlError> {
-    let names = result_names(&plan);
+    let (names, casts) = (result_names(&plan), cast_fields(&plan));
     let state = planner.session();
     let options = state.config().options();
     let analyzed = state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(sql_error)?;
-    Ok(output_schema(analyzed.schema().as_arrow(), &names))
+    Ok(output_schema(analyzed.schema().as_arrow(), &names, &casts))
 }
 
-fn output_schema(schema: &Schema, names: &[String]) -> SchemaRef {
+fn output_schema(schema: &Schema, names: &[String], casts: &[Option<Arc<Field>>]) -> SchemaRef {
     let field = |(i, field): (usize, &Arc<Field>)| {
         let name = names.get(i).unwrap_or(field.name());
-        field.as_ref().clone().with_name(name).with_data_type(output_type(field.data_type())).with_nullable(true)
+        let own = match casts.get(i) {
+            Some(Some(cast)) => field.as_ref().clone().with_metadata(cast.metadata().clone()),
+            _ => field.as_ref().clone(),
+        };
+        own.with_name(name).with_data_type(output_type(field.data_type())).with_nullable(true)
     };
     Arc::new(Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>()))
 }

@@ -1,7 +1,9 @@
 //! The names of a query's columns, as PostgreSQL gives them.
 
+use arrow::datatypes::FieldRef;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use datafusion::sql::sqlparser::ast;
 
 /// The names of a plan's columns for the user: `count`, not `count(*)`. The plan is fresh from the
 /// SQL planner, not optimised.
@@ -24,10 +26,57 @@ pub(crate) fn result_names(plan: &LogicalPlan) -> Vec<String> {
     }
 }
 
+/// Ends the name that [`tell_apart`] gives a column; what follows is a number.
+const APART: char = '\u{1}';
+
+/// Renames columns that a `SELECT` names twice, or names and also has by a wildcard: DataFusion wants
+/// different names, PostgreSQL does not. [`result_names`] gives the names back.
+pub(crate) fn tell_apart(query: &mut ast::Query) {
+    let ast::SetExpr::Select(select) = query.body.as_mut() else { return };
+    let wildcard =
+        |item: &ast::SelectItem| matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..));
+    let all = select.projection.iter().any(wildcard);
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, item) in select.projection.iter_mut().enumerate() {
+        let ast::SelectItem::UnnamedExpr(expr) = item else { continue };
+        let name = match expr {
+            ast::Expr::Identifier(name) => Some(name.clone()),
+            ast::Expr::CompoundIdentifier(parts) => parts.last().cloned(),
+            _ => None,
+        };
+        let Some(name) = name else { continue };
+        if !seen.insert(expr.to_string()) || all {
+            let folded = if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() };
+            let alias = ast::Ident::with_quote('"', format!("{folded}{APART}{i}"));
+            *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+    }
+}
+
+/// What a cast at the top of a query says of its column's type beside the storage: `jsonb` made text
+/// is text. `None` for columns that are no casts.
+pub(crate) fn cast_fields(plan: &LogicalPlan) -> Vec<Option<FieldRef>> {
+    match plan {
+        LogicalPlan::Projection(projection) => projection.expr.iter().map(cast_field).collect(),
+        LogicalPlan::Distinct(Distinct::All(input)) => cast_fields(input),
+        LogicalPlan::Sort(sort) => cast_fields(&sort.input),
+        LogicalPlan::Limit(limit) => cast_fields(&limit.input),
+        other => vec![None; other.schema().fields().len()],
+    }
+}
+
+fn cast_field(expr: &Expr) -> Option<FieldRef> {
+    match expr {
+        Expr::Alias(alias) => cast_field(&alias.expr),
+        Expr::Cast(cast) => Some(cast.field.clone()),
+        _ => None,
+    }
+}
+
 fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
     match expr {
         Expr::Alias(alias) if alias.name == "count(*)" => "count".into(),
-        Expr::Alias(alias) => alias.name.clone(),
+        Expr::Alias(alias) => alias.name.split(APART).next().unwrap_or_default().to_owned(),
         Expr::Column(column) => match computed(below, &column.name) {
             Some(expr) => name_of(&expr, below),
             None if column.name.starts_with("UNNEST(") => "unnest".into(),

@@ -21,6 +21,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 
 use crate::error_map::sql_error;
+use crate::names::tell_apart;
 use crate::syntax::for_planning;
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, state};
 
@@ -249,6 +250,8 @@ impl Planner {
         query: &ast::Query,
         context: &mut PlannerContext,
     ) -> std::result::Result<LogicalPlan, SqlError> {
-        Provider::new(self, catalog).plan(query, context).map_err(sql_error)
+        let mut query = query.clone();
+        tell_apart(&mut query);
+        Provider::new(self, catalog).plan(&query, context).map_err(sql_error)
     }
 }

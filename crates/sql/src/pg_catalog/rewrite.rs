@@ -169,6 +169,14 @@ fn take(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, Expr::Value(Value::Null.into()))
 }
 
+/// Whether an expression is the text of an array.
+fn is_array_text(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(&value.value, Value::SingleQuotedString(text) if text.starts_with('{')),
+        _ => false,
+    }
+}
+
 fn rewrite_expr(expr: &mut Expr) {
     match expr {
         Expr::Collate { expr: inner, .. } => *expr = take(inner),
@@ -186,6 +194,16 @@ fn rewrite_expr(expr: &mut Expr) {
             }
             unquote(left, right);
             unquote(right, left);
+            // An array compared with its text form, `polroles = '{0}'`.
+            if *op == BinaryOperator::Eq && is_array_text(right) {
+                **left = Expr::Cast {
+                    kind: CastKind::Cast,
+                    expr: Box::new(take(left)),
+                    data_type: DataType::Text,
+                    array: false,
+                    format: None,
+                };
+            }
             // Every column has its type's collation, as there is only one.
             if *op == BinaryOperator::NotEq && is_column(left, "attcollation") && is_column(right, "typcollation") {
                 *expr = Expr::Value(Value::Boolean(false).into());
