@@ -149,8 +149,9 @@ def shell(server):
     assert server.psql("SELECT total FROM totals WHERE item = 'third'").stdout == "7\n"
     failed = server.psql("SELECT nothing FROM sales")
     assert failed.returncode != 0 and "nothing" in failed.stderr and "LINE 1" in failed.stderr, failed
+    # psql gathers what it writes into a pipe; stdbuf makes it give each line.
     stream = subprocess.Popen(
-        ["psql", "-X", "-h", "127.0.0.1", "-p", str(server.port), "-U", "test", "-d", "tidemill",
+        ["stdbuf", "-oL", "psql", "-X", "-h", "127.0.0.1", "-p", str(server.port), "-U", "test", "-d", "tidemill",
          "-c", "COPY (SUBSCRIBE TO totals) TO STDOUT"],
         stdout=subprocess.PIPE,
         text=True,
