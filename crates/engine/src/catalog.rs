@@ -15,8 +15,6 @@ pub(crate) struct CatalogState {
     by_id: BTreeMap<RelationId, Arc<Relation>>,
     /// For each relation, what it reads.
     reads: BTreeMap<RelationId, BTreeSet<RelationId>>,
-    /// Sources' and sinks' `WITH` options.
-    options: BTreeMap<RelationId, Vec<(String, String)>>,
     /// Sinks by name.
     sinks: BTreeMap<String, Arc<SinkEntry>>,
 }
@@ -26,16 +24,13 @@ pub(crate) struct CatalogState {
 pub(crate) struct SinkEntry {
     pub(crate) id: RelationId,
     pub(crate) name: String,
-    /// The relation whose changes it takes; its own hidden view when it was made from a query.
-    pub(crate) from: RelationId,
     pub(crate) sql: String,
 }
 
 impl CatalogState {
-    pub(crate) fn add(&mut self, relation: Arc<Relation>, reads: BTreeSet<RelationId>, options: Vec<(String, String)>) {
+    pub(crate) fn add(&mut self, relation: Arc<Relation>, reads: BTreeSet<RelationId>) {
         self.names.insert((relation.namespace.clone(), relation.name.clone()), relation.clone());
         self.reads.insert(relation.id, reads);
-        self.options.insert(relation.id, options);
         self.by_id.insert(relation.id, relation);
     }
 
@@ -50,15 +45,10 @@ impl CatalogState {
         }
         self.sinks.retain(|_, sink| sink.id != id);
         self.reads.remove(&id);
-        self.options.remove(&id);
     }
 
     pub(crate) fn get(&self, id: RelationId) -> Option<&Arc<Relation>> {
         self.by_id.get(&id)
-    }
-
-    pub(crate) fn options(&self, id: RelationId) -> &[(String, String)] {
-        self.options.get(&id).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn sink(&self, name: &str) -> Option<&Arc<SinkEntry>> {

@@ -58,7 +58,7 @@ impl Replica {
         match &statement.kind {
             StatementKind::CreateRelation(create) => {
                 for relation in define_relation(&self.planner, id, create, sql)? {
-                    catalog.add(relation, Default::default(), Vec::new());
+                    catalog.add(relation, Default::default());
                 }
                 Ok(None)
             }
@@ -66,7 +66,7 @@ impl Replica {
                 let made = define_view(&self.planner, catalog, id, create, sql)?;
                 for relation in &made.relations {
                     let reads = if relation.id == id { made.reads.clone() } else { Default::default() };
-                    catalog.add(relation.clone(), reads, Vec::new());
+                    catalog.add(relation.clone(), reads);
                 }
                 Ok(made.spec)
             }

@@ -112,7 +112,7 @@ impl Session {
             }
             StatementKind::Subscribe(to) => {
                 let relation = self.engine.inner.catalog().find(&to.name)?;
-                Ok(Description { params: Vec::new(), schema: Some(cursor::change_schema(&relation.schema)) })
+                Ok(Description { params: Vec::new(), schema: Some(change_schema(&relation.schema)) })
             }
             kind => {
                 let inner = &self.engine.inner;
@@ -229,7 +229,7 @@ impl Session {
         match what {
             StatementKind::Subscribe(to) => {
                 let live = self.subscribe(to)?;
-                let schema = cursor::change_schema(live.schema());
+                let schema = change_schema(live.schema());
                 Ok(Response::CopyOut { schema, rows: CopyOutRows::Live(live), options: options.clone() })
             }
             StatementKind::Query(query) => {

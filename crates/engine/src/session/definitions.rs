@@ -91,8 +91,7 @@ impl Session {
         inner.change_catalog(|catalog| {
             for (i, relation) in relations.into_iter().enumerate() {
                 let reads = if i == 0 { BTreeSet::new() } else { BTreeSet::from([id]) };
-                let options = if i == 0 { create.options.clone() } else { Vec::new() };
-                catalog.add(relation, reads, options);
+                catalog.add(relation, reads);
             }
         });
         Ok(Response::Done(tag.into()))
@@ -134,7 +133,7 @@ impl Session {
         inner.change_catalog(|catalog| {
             for (i, relation) in made.relations.into_iter().enumerate() {
                 let reads = if i == 0 { made.reads.clone() } else { BTreeSet::from([id]) };
-                catalog.add(relation, reads, create.options.clone());
+                catalog.add(relation, reads);
             }
         });
         Ok(Response::Done(tag.into()))
@@ -183,7 +182,7 @@ impl Session {
                 Request::Define(Box::new(define))
             })
             .await?;
-        let entry = SinkEntry { id, name: create.name.name.clone(), from, sql: text.to_owned() };
+        let entry = SinkEntry { id, name: create.name.name.clone(), sql: text.to_owned() };
         inner.change_catalog(|catalog| catalog.add_sink(Arc::new(entry), reads));
         Ok(Response::Done("CREATE SINK".into()))
     }
