@@ -117,7 +117,7 @@ impl Aggregate {
         Ok(())
     }
 
-    fn update(&mut self, delta: &Delta, ids: &[u32], errors: &mut Vec<RowError>) -> Result<(), OperatorError> {
+    fn update(&mut self, delta: &Delta, ids: &[u32]) -> Result<(), OperatorError> {
         let diffs = delta.diff.as_ref().map(|d| &d.values()[..]);
         for (i, id) in ids.iter().enumerate() {
             self.groups.weight[*id as usize] += diffs.map_or(1, |d| d[i]);
@@ -132,7 +132,6 @@ impl Aggregate {
                 }
             }
         }
-        let _ = errors;
         Ok(())
     }
 
@@ -293,7 +292,7 @@ impl Operator for Aggregate {
         }
         let old = self.old_rows()?;
         for (delta, ids) in deltas.iter().zip(&ids) {
-            self.update(delta, ids, cx.errors)?;
+            self.update(delta, ids)?;
         }
         debug_assert!(
             self.touched.iter().all(|id| self.groups.weight[*id as usize] >= 0),
