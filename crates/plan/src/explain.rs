@@ -66,10 +66,11 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
         }
         Op::Window(w) => {
             format!(
-                "Hop {} slide {} size {}",
+                "Hop {} slide {} size {}{}",
                 names(dataflow, input(0), &[w.time]),
                 duration(w.slide),
-                duration(w.size)
+                duration(w.size),
+                if w.panes { ", added up by pane" } else { "" }
             )
         }
         Op::Aggregate(AggregatePlan { keys, calls, on_close, .. }) => {

@@ -143,6 +143,10 @@ pub struct WindowPlan {
     pub slide: Micros,
     /// Shifts all windows, in microseconds.
     pub origin: Micros,
+    /// Whether nothing above reads the time, but only the windows: then rows of one pane (the time between
+    /// two starts) that are equal otherwise may come out as one row, with the sum of their multiplicities and any time
+    /// of the pane. Needs a size that is a multiple of the slide.
+    pub panes: bool,
 }
 
 /// Groups and their aggregates. Output: the key columns, then one column per call.

@@ -13,6 +13,7 @@ mod limit;
 mod notices;
 mod optimize;
 mod over;
+mod panes;
 mod rel;
 mod scan;
 mod session;
@@ -52,6 +53,7 @@ pub(crate) fn plan_view(
         let names = view_names(&plan, columns)?;
         let mut lower = Lower::new(planner);
         let schema = lower.view(plan, &names, on_close).map_err(sql_error)?;
+        panes::merge_panes(&mut lower.nodes);
         let notices = lower.notices();
         let dataflow = Dataflow { nodes: lower.nodes, inputs: lower.inputs };
         Ok(PlannedView { dataflow, schema, definition: query.to_string(), notices })
