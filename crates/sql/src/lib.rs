@@ -21,6 +21,7 @@ mod params;
 mod pg_catalog;
 mod planner;
 mod provider;
+mod regexp;
 mod relation;
 mod rounding;
 mod scalar;

@@ -9,6 +9,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::functions;
 use crate::given::BatchPlanner;
+use crate::regexp::RegexpGroups;
 use crate::rounding::RoundingCasts;
 use crate::window::WindowPlanner;
 
@@ -26,6 +27,7 @@ pub(crate) fn session() -> SessionState {
         unreachable!("functions register once: {error}");
     }
     state.add_analyzer_rule(Arc::new(RoundingCasts::new()));
+    state.add_analyzer_rule(Arc::new(RegexpGroups));
     state
 }
 

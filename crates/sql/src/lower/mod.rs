@@ -17,6 +17,7 @@ mod panes;
 mod rel;
 mod scan;
 mod session;
+mod shared_work;
 mod union;
 mod window;
 
