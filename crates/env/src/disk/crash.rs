@@ -29,7 +29,8 @@ impl Fate {
             Fate::Mixed(seed) => {
                 let draw = mix(seed, 1);
                 // In order up to some change, as file systems with a journal do; or any of them.
-                if draw % 2 == 0 { change < below(mix(seed, 2), of + 1) } else { mix(seed, 3 + change as u64) % 2 == 0 }
+                let in_order = change < below(mix(seed, 2), of + 1);
+                if draw.is_multiple_of(2) { in_order } else { mix(seed, 3 + change as u64).is_multiple_of(2) }
             }
         }
     }
@@ -59,7 +60,9 @@ pub(super) fn survivor(content: &Content, fate: Fate) -> Vec<u8> {
         Fate::Mixed(seed) if mix(seed, 1).is_multiple_of(2) => {
             // The first few changes, and the next one up to some sector.
             let whole = below(mix(seed, 2), changes + 1);
-            let Some(next) = content.unsynced.get(whole) else { return combine(content, |_| changes, lengths[changes]) };
+            let Some(next) = content.unsynced.get(whole) else {
+                return combine(content, |_| changes, lengths[changes]);
+            };
             let (from, to) = match &next.change {
                 Change::Write { offset, bytes } => (*offset, offset + bytes.len()),
                 Change::SetLength(length) => (*length, lengths[whole].max(*length)),
