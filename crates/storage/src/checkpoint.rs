@@ -161,8 +161,11 @@ impl<S: ObjectStore> Checkpoints<S> {
         let mut old = Vec::new();
         for name in rest {
             match self.manifest(name) {
-                Ok(manifest) if kept.len() < keep.max(1) => kept.push(manifest),
-                _ => old.push(name),
+                _ if kept.len() >= keep => old.push(name),
+                Ok(manifest) => kept.push(manifest),
+                Err(StorageError::Damaged { .. }) => old.push(name),
+                // A disk that cannot read now may be able to later.
+                Err(error) => return Err(error),
             }
         }
         for name in old {
