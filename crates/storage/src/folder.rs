@@ -14,12 +14,12 @@ const LOCK: &str = "lock";
 const INCARNATION: &str = "incarnation";
 pub(crate) const LOG: &str = "log";
 
-/// The folder that a process owns, and nobody else meanwhile.
+/// The folder that a process owns, and nobody else until this is dropped and all logs and stores
+/// that were opened in it.
 pub struct DataFolder {
     folder: Folder,
     incarnation: u64,
     opened_micros: i64,
-    _lock: Box<dyn DiskLock>,
 }
 
 impl DataFolder {
@@ -34,7 +34,7 @@ impl DataFolder {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(StorageError::InUse(path.to_owned())),
             other => other.at("lock", path)?,
         };
-        let folder = Folder { disk, path: path.to_owned() };
+        let folder = Folder { disk, path: path.to_owned(), _lock: lock.into() };
         folder.remove_unfinished()?;
         let incarnation = 1 + match folder.read(INCARNATION, 8 + FOOTER)? {
             // The folders below are made only after the file is durable.
@@ -50,7 +50,7 @@ impl DataFolder {
         let mut bytes = incarnation.to_le_bytes().to_vec();
         seal(INCARNATION, &mut bytes);
         folder.put(INCARNATION, &bytes)?;
-        Ok(DataFolder { folder, incarnation, opened_micros: env.now_micros(), _lock: lock })
+        Ok(DataFolder { folder, incarnation, opened_micros: env.now_micros() })
     }
 
     /// How often the folder was opened, this time included. A process with a smaller number is a
@@ -68,7 +68,7 @@ impl DataFolder {
     pub(crate) fn inner(&self, name: &str) -> Result<Folder, StorageError> {
         let path = self.folder.at(name);
         make(&*self.folder.disk, &path)?;
-        Ok(Folder { disk: self.folder.disk.clone(), path })
+        Ok(Folder { path, ..self.folder.clone() })
     }
 }
 
@@ -88,11 +88,13 @@ fn make(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// A folder and the disk that it is on.
+/// A folder in the data folder, or this one itself, and the disk that it is on.
 #[derive(Clone)]
 pub(crate) struct Folder {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) path: PathBuf,
+    /// As long as anyone may write, nobody else may.
+    _lock: Arc<dyn DiskLock>,
 }
 
 impl Folder {
@@ -216,6 +218,29 @@ mod tests {
                 let second = DataFolder::open(&on(disk.clone()), &path).err().unwrap();
                 assert!(matches!(second, StorageError::InUse(_)), "{second}");
             }
+        }
+    }
+
+    #[test]
+    fn a_store_keeps_the_folder_locked() {
+        let env = Env::simulated(Arc::default());
+        let data = DataFolder::open(&env, Path::new("/data")).unwrap();
+        let inner = data.inner("store").unwrap();
+        drop(data);
+        assert!(matches!(DataFolder::open(&env, Path::new("/data")), Err(StorageError::InUse(_))));
+        drop(inner);
+        DataFolder::open(&env, Path::new("/data")).unwrap();
+    }
+
+    #[test]
+    fn a_missing_incarnation_is_refused_once_there_is_a_log() {
+        let disk = SimulatedDisk::default();
+        let path = Path::new("/data");
+        drop(DataFolder::open(&on(Arc::new(disk.clone())), path).unwrap().inner(LOG).unwrap());
+        disk.remove(&path.join(INCARNATION)).unwrap();
+        for _ in 0..3 {
+            let error = DataFolder::open(&on(Arc::new(disk.clone())), path).err().unwrap();
+            assert!(error.to_string().ends_with("incarnation is damaged at byte 0: the file is missing"), "{error}");
         }
     }
 

@@ -13,8 +13,15 @@ use world::{DATA, Expected, Random, SMALL, cases, live, on, seed, settle, start}
 fn starts_again(disk: &SimulatedDisk, expected: &Expected) {
     let next = disk.restart();
     let mut found = expected.clone();
-    let running = start(&on(&next), Path::new(DATA), SMALL).unwrap();
+    let mut running = start(&on(&next), Path::new(DATA), SMALL).unwrap();
     found.check(&running.log);
+    for fate in [Fate::Lost, Fate::Mixed(3)] {
+        let after = start(&on(&next.crash(fate)), Path::new(DATA), SMALL).unwrap();
+        found.clone().check(&after.log);
+    }
+    found.append(&running.log, 10, &mut Random(3));
+    assert_eq!(settle(&mut running), Step::Idle);
+    found.acknowledged += 1;
     for fate in [Fate::Lost, Fate::Kept, Fate::Mixed(1), Fate::Mixed(2)] {
         let after = start(&on(&next.crash(fate)), Path::new(DATA), SMALL).unwrap();
         found.clone().check(&after.log);

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use tidemill_env::DiskFile;
 
 use super::format::{Floor, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, segment_name};
-use super::{Handlers, Log, LogOptions, RecordNumber, Shared, State};
+use super::{Handlers, Log, LogOptions, Queue, RecordNumber, Shared, State};
 use crate::StorageError;
 use crate::error::At;
 use crate::folder::Folder;
@@ -83,9 +83,7 @@ impl LogWriter {
             match self.step() {
                 Step::Wrote => {}
                 Step::Idle => self.wait_for_work(),
-                Step::Paused => {
-                    self.shared.work.wait_for(&mut self.shared.queue.lock(), self.options.retry);
-                }
+                Step::Paused => self.wait_for_room(),
                 Step::Failed | Step::Closed => return,
             }
         }
@@ -98,14 +96,26 @@ impl LogWriter {
         }
     }
 
+    /// New records make no room; segments that are released do.
+    fn wait_for_room(&self) {
+        let mut queue = self.shared.queue.lock();
+        let full = |queue: &mut Queue| self.releasable(queue.release) == 0;
+        self.shared.work.wait_while_for(&mut queue, full, self.options.retry);
+    }
+
     /// Does what there is to do, once.
     pub fn step(&mut self) -> Step {
-        match self.shared.queue.lock().state {
+        let paused = match self.shared.queue.lock().state {
             State::Failed { .. } => return Step::Failed,
             State::Closed => return Step::Closed,
-            State::Running | State::Paused { .. } => {}
-        }
+            State::Running => false,
+            State::Paused { .. } => true,
+        };
         match self.work() {
+            Ok(Step::Idle) if paused => {
+                self.shared.set_state(State::Running);
+                Step::Idle
+            }
             Ok(step) => step,
             Err(error) if error.is_full() && !error.is_fatal() => {
                 self.shared.set_state(State::Paused { reason: error.to_string() });

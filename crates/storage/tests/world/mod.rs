@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidemill_env::{Env, SimulatedDisk};
-use tidemill_storage::{DataFolder, Handlers, Log, LogOptions, LogWriter, Record, Step, StorageError, TornTail};
+use tidemill_storage::{DataFolder, Handlers, Log, LogOptions, LogWriter, Record, State, Step, StorageError, TornTail};
 
 /// The data folder.
 pub const DATA: &str = "/data";
@@ -171,6 +171,7 @@ pub fn live(disk: &SimulatedDisk, expected: &mut Expected, seed: u64, actions: u
                     step = running.writer.step();
                 }
                 assert!(running.log.durable() >= expected.acknowledged);
+                assert!(step != Step::Idle || running.log.state() == State::Running);
                 expected.acknowledged = running.log.durable();
                 if step == Step::Failed {
                     assert_eq!(running.fatal.load(Ordering::SeqCst), 1, "the owner is told once");
