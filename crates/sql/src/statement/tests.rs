@@ -302,6 +302,10 @@ fn shows_and_explains() {
         StatementKind::Explain(what) => *what,
         other => panic!("{other:?}"),
     };
+    for sql in ["VERIFY MATERIALIZED VIEW v", "verify view V", "VERIFY v"] {
+        let statement = parse(sql).expect("it parses").remove(0);
+        assert!(matches!(statement.kind, StatementKind::Verify(name) if name.name == "v"), "{sql}");
+    }
     assert!(matches!(explained("EXPLAIN SELECT 1"), StatementKind::Query(_)));
     assert!(matches!(explained("EXPLAIN MATERIALIZED VIEW v"), StatementKind::Subscribe(to) if to.name.name == "v"));
     assert!(matches!(
