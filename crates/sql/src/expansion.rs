@@ -18,6 +18,64 @@ const MAX_RELATIONS: usize = 500;
 /// How large a condition may become.
 const MAX_CONDITION: usize = 100_000;
 
+/// How many expressions a list of a query may have, and columns a table; as many as in PostgreSQL.
+pub(crate) const MAX_COLUMNS: usize = 1600;
+/// How many grouping sets a query may have; as many as in PostgreSQL.
+const MAX_GROUPING_SETS: usize = 4096;
+
+/// Refuses a query with lists that are too long: planning takes time with the square of their length.
+pub(crate) fn check_lists(query: &ast::Query) -> Result<(), SqlError> {
+    match query.visit(&mut Lists) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Lists;
+
+fn check_list(what: &str, length: usize) -> ControlFlow<SqlError> {
+    if length <= MAX_COLUMNS {
+        return ControlFlow::Continue(());
+    }
+    let message = format!("{what} has {length} expressions, more than the {MAX_COLUMNS} that are allowed");
+    ControlFlow::Break(SqlError::new(state::TOO_MANY_COLUMNS, message))
+}
+
+impl Visitor for Lists {
+    type Break = SqlError;
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<SqlError> {
+        match query.order_by.as_ref().map(|order| &order.kind) {
+            Some(ast::OrderByKind::Expressions(keys)) => check_list("ORDER BY", keys.len()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<SqlError> {
+        check_list("SELECT", select.projection.len())?;
+        let ast::GroupByExpr::Expressions(groups, _) = &select.group_by else { return ControlFlow::Continue(()) };
+        check_list("GROUP BY", groups.len())?;
+        let sets = groups.iter().map(grouping_sets).fold(1, usize::saturating_mul);
+        if sets > MAX_GROUPING_SETS {
+            let message = format!("too many grouping sets: at most {MAX_GROUPING_SETS} are allowed");
+            return ControlFlow::Break(SqlError::new(state::STATEMENT_TOO_COMPLEX, message));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// How many grouping sets a part of a `GROUP BY` stands for.
+fn grouping_sets(expr: &ast::Expr) -> usize {
+    match expr {
+        ast::Expr::Cube(columns) => {
+            u32::try_from(columns.len()).ok().and_then(|n| 2usize.checked_pow(n)).unwrap_or(usize::MAX)
+        }
+        ast::Expr::Rollup(columns) => columns.len() + 1,
+        ast::Expr::GroupingSets(sets) => sets.len(),
+        _ => 1,
+    }
+}
+
 /// Refuses a query that reads too many relations.
 pub(crate) fn check_relations(catalog: &dyn Catalog, query: &ast::Query) -> Result<(), SqlError> {
     let mut weigher = Weigher { catalog, views: HashMap::new(), scope: Vec::new(), open: vec![Open::default()] };

@@ -251,6 +251,7 @@ impl Planner {
         query: &ast::Query,
         context: &mut PlannerContext,
     ) -> std::result::Result<LogicalPlan, SqlError> {
+        expansion::check_lists(query)?;
         expansion::check_relations(catalog, query)?;
         let mut query = query.clone();
         tell_apart(&mut query);

@@ -16,6 +16,14 @@ const RESIDENT: u64 = 3 << 20;
 /// Long enough for a slow machine and a debug build, short enough to end a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Queries that would go on for ever end with this.
+const LIMIT: &str = "SET statement_timeout = '3s'";
+
+/// What hostile statements find.
+const TABLES: &str = "CREATE TABLE t (a int, s text, j jsonb); CREATE TABLE e (ts timestamp, WATERMARK FOR ts AS ts);
+    CREATE MATERIALIZED VIEW alive AS SELECT count(*) AS n FROM e;
+    INSERT INTO t VALUES (1, 'x', '{\"a\": 1}'), (2, 'y', NULL)";
+
 /// A server that ends with the test.
 struct Server {
     process: Child,
@@ -36,8 +44,14 @@ impl Server {
         let serve = "serve --workers 2 --pg 127.0.0.1:0 --http 127.0.0.1:0";
         let mut process = Command::new("sh")
             .args(["-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"{tidemill}\" {serve}")])
+            .env("RUST_BACKTRACE", "0")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::env::var("TIDEMILL_HOSTILE_LOG").map_or_else(
+                |_| Stdio::null(),
+                |path| {
+                    std::fs::File::options().append(true).create(true).open(path).expect("a file for the log").into()
+                },
+            ))
             .spawn()
             .expect("a shell");
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
@@ -55,6 +69,7 @@ impl Server {
         let config = format!("host=127.0.0.1 port={} user=test", self.pg);
         let (client, wire) = tokio_postgres::connect(&config, NoTls).await.expect("the server takes connections");
         tokio::spawn(wire);
+        client.simple_query(LIMIT).await.expect("a limit of time");
         client
     }
 
@@ -351,6 +366,8 @@ struct Harness {
     client: Client,
     wrong: Vec<String>,
     slow: Vec<(Duration, String)>,
+    /// Tells of each statement.
+    verbose: bool,
 }
 
 impl Harness {
@@ -358,7 +375,7 @@ impl Harness {
     async fn wire(&mut self, name: &str, sql: &str) -> bool {
         let began = Instant::now();
         let answer = ask(&self.client, sql).await;
-        self.slow.push((began.elapsed(), name.to_owned()));
+        self.note(began, name, &answer);
         let complaint = match &answer {
             Err(error) if error.starts_with("lost") || error.starts_with("no answer") => Some(error.clone()),
             _ => match ask(&self.client, "SELECT 1").await {
@@ -368,18 +385,43 @@ impl Harness {
         };
         if let Some(complaint) = complaint {
             self.wrong.push(format!("{name}: {complaint}"));
-            self.client = self.server.connect().await;
+            self.again().await;
         }
         answer.is_ok()
     }
 
-    fn http(&mut self, name: &str, sql: &str) {
-        let began = Instant::now();
-        match self.server.post(sql) {
-            Ok(200 | 400 | 413 | 500) => {}
-            other => self.wrong.push(format!("{name}: HTTP answered {other:?}")),
+    /// A new session; after its death, a new server, so that all that is wrong comes to light.
+    async fn again(&mut self) {
+        std::thread::sleep(Duration::from_millis(200));
+        if let Ok(Some(status)) = self.server.process.try_wait() {
+            self.wrong.push(format!("  the server ended: {status}"));
+            self.server = Server::start();
+            self.client = self.server.connect().await;
+            ask(&self.client, TABLES).await.expect("the tables");
+            return;
         }
-        self.slow.push((began.elapsed(), format!("{name} over HTTP")));
+        self.client = self.server.connect().await;
+    }
+
+    async fn http(&mut self, name: &str, sql: &str) {
+        let began = Instant::now();
+        match self.server.post(&format!("{LIMIT}; {sql}")) {
+            Ok(200 | 400 | 413 | 500) => {}
+            other => {
+                self.wrong.push(format!("{name}: HTTP answered {other:?}"));
+                self.again().await;
+            }
+        }
+        self.note(began, &format!("{name} over HTTP"), &"");
+    }
+
+    fn note(&mut self, began: Instant, name: &str, answer: &impl std::fmt::Debug) {
+        let took = began.elapsed();
+        if self.verbose {
+            let answer: String = format!("{answer:?}").chars().take(160).collect();
+            eprintln!("{:>6} ms {:>6} MiB  {name}: {answer}", took.as_millis(), self.server.peak() >> 10);
+        }
+        self.slow.push((took, name.to_owned()));
     }
 
     async fn view(&mut self, name: &str, query: &str) {
@@ -393,24 +435,22 @@ impl Harness {
 async fn the_server_outlives_hostile_statements() {
     let server = Server::start();
     let client = server.connect().await;
-    let setup = "CREATE TABLE t (a int, s text, j jsonb); CREATE TABLE e (ts timestamp, WATERMARK FOR ts AS ts);
-         CREATE MATERIALIZED VIEW alive AS SELECT count(*) AS n FROM e;
-         INSERT INTO t VALUES (1, 'x', '{\"a\": 1}'), (2, 'y', NULL)";
-    ask(&client, setup).await.expect("the tables");
-    let mut harness = Harness { server, client, wrong: Vec::new(), slow: Vec::new() };
+    ask(&client, TABLES).await.expect("the tables");
+    let mut harness = Harness { server, client, wrong: Vec::new(), slow: Vec::new(), verbose: false };
+    harness.verbose = std::env::var_os("TIDEMILL_VERBOSE").is_some();
     let only = std::env::var("TIDEMILL_HOSTILE").unwrap_or_default();
     let mut inserted = 0;
     for (name, sql) in shapes().into_iter().chain(explosions()).filter(|(name, _)| name.contains(&only)) {
         harness.wire(name, &sql).await;
         harness.view(name, &sql).await;
-        harness.http(name, &sql);
+        harness.http(name, &sql).await;
         inserted += 1;
         let insert = format!("INSERT INTO e VALUES (TIMESTAMP '2024-01-01' + INTERVAL '{inserted} seconds')");
         harness.wire("an honest insert", &insert).await;
     }
     for (name, sql) in others().into_iter().filter(|(name, _)| name.contains(&only)) {
         harness.wire(name, &sql).await;
-        harness.http(name, &sql);
+        harness.http(name, &sql).await;
     }
     assert_eq!(ask(&harness.client, "SELECT n FROM alive").await, Ok(vec![inserted.to_string()]));
     harness.slow.sort();

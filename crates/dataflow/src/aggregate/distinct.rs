@@ -99,4 +99,8 @@ impl GroupStates for Distinct {
     fn bytes(&self) -> usize {
         self.pairs.bytes() + self.counts.capacity() * 12 + self.first.capacity() * 4 + self.inner.bytes()
     }
+
+    fn recomputations(&self) -> u64 {
+        self.inner.recomputations()
+    }
 }

@@ -316,6 +316,10 @@ impl Operator for Aggregate {
         self.is_global() && !self.started
     }
 
+    fn recomputations(&self) -> u64 {
+        self.states.iter().map(|s| s.recomputations()).sum()
+    }
+
     fn state(&self) -> StateSize {
         let bytes = self.keys.bytes()
             + self.groups.weight.capacity() * 17

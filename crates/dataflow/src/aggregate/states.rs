@@ -23,6 +23,10 @@ pub(crate) trait GroupStates: Send {
     fn release(&mut self, id: u32);
     /// Bytes of memory, estimated.
     fn bytes(&self) -> usize;
+    /// How often a value was computed from all of its group's rows.
+    fn recomputations(&self) -> u64 {
+        0
+    }
 }
 
 /// The states for a call over rows of shape `input`.

@@ -92,6 +92,11 @@ impl Calls {
         self.states.iter_mut().for_each(|state| state.release(session));
     }
 
+    /// How often a value was computed from all rows of its session.
+    pub(super) fn recomputations(&self) -> u64 {
+        self.states.iter().map(|state| state.recomputations()).sum()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.states.iter().map(|state| state.bytes()).sum()
     }
