@@ -4,7 +4,6 @@
 mod aggregate;
 mod close_gate;
 mod event_time;
-mod exact_sum;
 mod frame;
 mod hub;
 mod join;
@@ -24,7 +23,6 @@ mod worker;
 
 pub use aggregate::Aggregate;
 pub use close_gate::CloseGate;
-pub use exact_sum::ExactSum;
 pub use frame::{Begin, Command, Definition, Packet, ViewSpec};
 pub use hub::{Deploy, Hub, Output, Place, StateSizes};
 pub use join::Join;

@@ -329,6 +329,10 @@ impl Operator for Session {
         }
     }
 
+    fn recomputations(&self) -> u64 {
+        self.calls.recomputations()
+    }
+
     fn state(&self) -> StateSize {
         let (rows, kept) = self.history.as_ref().map_or((self.timeline.len(), 0), |h| (h.len(), h.bytes()));
         let sessions = self.timeline.bytes() + self.calls.bytes() + self.closing.capacity() * 16;

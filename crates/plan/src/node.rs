@@ -182,6 +182,19 @@ pub struct AggregateCall {
     pub label: String,
 }
 
+impl AggregateCall {
+    /// Whether it is computed from all of its group's rows whenever the group changes.
+    pub fn is_recomputed(&self) -> bool {
+        matches!(self.function, AggregateFunction::FromRows(_))
+    }
+
+    /// Whether it has to remember all values, or all distinct ones, not just a number.
+    pub fn keeps_values(&self, append_only: bool) -> bool {
+        let extreme = matches!(self.function, AggregateFunction::Min | AggregateFunction::Max);
+        self.is_recomputed() || self.distinct || extreme && !append_only
+    }
+}
+
 /// Aggregate functions. NULL arguments are skipped, as in SQL.
 #[derive(Clone, Debug)]
 pub enum AggregateFunction {

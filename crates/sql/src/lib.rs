@@ -12,6 +12,8 @@ mod describe;
 mod dml;
 mod error;
 mod error_map;
+mod exact;
+mod expansion;
 mod functions;
 mod given;
 mod label;
@@ -29,17 +31,20 @@ mod session;
 mod sql_type;
 mod statement;
 mod syntax;
+mod ties;
 mod to_char;
+mod view_query;
 mod window;
 mod window_exec;
 
 pub use datafusion::sql::sqlparser::ast::Query;
 
 pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapshot};
-pub use describe::{explain_schema, show_schema, type_name};
+pub use describe::{explain_schema, show_schema, type_name, verify_schema};
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{
     ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, ObjectName, Piece,
     ShowWhat, Statement, StatementKind, SubscribeTo, parse, split,
 };
+pub use view_query::ViewQuery;

@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast;
 use crate::error_map::sql_error;
 use crate::names::tell_apart;
 use crate::syntax::for_planning;
-use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, state};
+use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, expansion, state};
 
 /// How deep views may be nested.
 const VIEW_DEPTH: usize = 64;
@@ -137,7 +137,8 @@ fn rename(plan: LogicalPlan, view: &Relation) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan).project(renamed)?.build()
 }
 
-fn parse_definition(name: &str, definition: &str) -> std::result::Result<ast::Query, SqlError> {
+/// A plain view's query.
+pub(crate) fn parse_definition(name: &str, definition: &str) -> std::result::Result<ast::Query, SqlError> {
     let mut statements = crate::parse(definition)?;
     match statements.pop().map(|s| s.kind) {
         Some(StatementKind::Query(query)) if statements.is_empty() => Ok(*query),
@@ -250,8 +251,12 @@ impl Planner {
         query: &ast::Query,
         context: &mut PlannerContext,
     ) -> std::result::Result<LogicalPlan, SqlError> {
+        expansion::check_lists(query)?;
+        expansion::check_relations(catalog, query)?;
         let mut query = query.clone();
         tell_apart(&mut query);
-        Provider::new(self, catalog).plan(&query, context).map_err(sql_error)
+        let plan = Provider::new(self, catalog).plan(&query, context).map_err(sql_error)?;
+        expansion::check_growth(&plan).map_err(sql_error)?;
+        Ok(plan)
     }
 }

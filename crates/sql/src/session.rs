@@ -7,6 +7,7 @@ use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 
+use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
 use crate::regexp::RegexpGroups;
@@ -21,9 +22,10 @@ pub(crate) fn session() -> SessionState {
         .with_query_planner(Arc::new(BatchPlanner))
         .build();
     // Registering into a fresh session fails only for functions that it has already.
-    if let Err(error) =
-        datafusion_functions_json::register_all(&mut state).and_then(|()| functions::register(&mut state))
-    {
+    let registered = datafusion_functions_json::register_all(&mut state)
+        .and_then(|()| functions::register(&mut state))
+        .and_then(|()| exact::register(&mut state));
+    if let Err(error) = registered {
         unreachable!("functions register once: {error}");
     }
     state.add_analyzer_rule(Arc::new(RoundingCasts::new()));

@@ -129,6 +129,11 @@ impl Calls {
         self.sets.iter_mut().for_each(|set| set.release(group));
     }
 
+    /// How often a value was computed from all rows of its group.
+    pub(crate) fn recomputations(&self) -> u64 {
+        self.places.iter().map(|place| self.states(*place).recomputations()).sum()
+    }
+
     /// Bytes of memory, estimated.
     pub(crate) fn bytes(&self) -> usize {
         self.plain.iter().map(|states| states.bytes()).sum::<usize>()

@@ -292,6 +292,10 @@ impl Operator for Aggregate {
         self.is_global() && !self.started
     }
 
+    fn recomputations(&self) -> u64 {
+        self.calls.recomputations()
+    }
+
     fn state(&self) -> StateSize {
         let bytes = self.keys.bytes() + self.groups.weight.capacity() * 17 + self.calls.bytes();
         StateSize { rows: self.keys.len(), bytes }

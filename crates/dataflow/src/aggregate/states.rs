@@ -22,6 +22,10 @@ pub(super) trait GroupStates: Send {
     fn release(&mut self, id: u32);
     /// Bytes of memory, estimated.
     fn bytes(&self) -> usize;
+    /// How often a value was computed from all of its group's rows.
+    fn recomputations(&self) -> u64 {
+        0
+    }
 }
 
 /// Whether distinct arguments make a difference: MIN and MAX of distinct values are MIN and MAX.
