@@ -2,6 +2,7 @@
 //! worker loop on timely.
 
 mod aggregate;
+mod as_of;
 mod close_gate;
 mod event_time;
 mod exact_sum;
@@ -23,6 +24,7 @@ mod window;
 mod worker;
 
 pub use aggregate::Aggregate;
+pub use as_of::AsOf;
 pub use close_gate::CloseGate;
 pub use exact_sum::ExactSum;
 pub use frame::{Begin, Command, Definition, Packet, ViewSpec};
