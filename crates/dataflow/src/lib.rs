@@ -2,6 +2,7 @@
 //! worker loop on timely.
 
 mod aggregate;
+mod as_of;
 mod close_gate;
 mod event_time;
 mod frame;
@@ -22,6 +23,7 @@ mod window;
 mod worker;
 
 pub use aggregate::Aggregate;
+pub use as_of::AsOf;
 pub use close_gate::CloseGate;
 pub use frame::{Begin, Command, Definition, Packet, ViewSpec};
 pub use hub::{Deploy, Hub, Output, Place, StateSizes};

@@ -12,8 +12,8 @@ use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 use crate::frame::ViewSpec;
 use crate::time::Level;
 use crate::{
-    Aggregate, CloseGate, Join, Map, Operator, OperatorError, Recompute, RowError, Session, StateSize, StepCx, TopN,
-    Union, Window,
+    Aggregate, AsOf, CloseGate, Join, Map, Operator, OperatorError, Recompute, RowError, Session, StateSize, StepCx,
+    TopN, Union, Window,
 };
 
 /// The watermarks of all sources as of one epoch.
@@ -268,6 +268,7 @@ fn operator(node: &Node, nodes: &[Node]) -> Result<Option<Box<dyn Operator>>, Op
         Op::Aggregate(plan) => Box::new(Aggregate::new(plan, &inputs[0], schema)?),
         Op::Session(plan) => Box::new(Session::new(plan, &inputs, schema)?),
         Op::Join(plan) => Box::new(Join::new(plan, [&inputs[0], &inputs[1]], schema)?),
+        Op::AsOf(plan) => Box::new(AsOf::new(plan, [&inputs[0], &inputs[1]], schema)?),
         Op::TopN(plan) => Box::new(TopN::new(plan, &inputs, schema)?),
         Op::Union => Box::new(Union::new(&inputs, schema)?),
         Op::Recompute(plan) => Box::new(Recompute::new(plan, &inputs, schema)?),

@@ -152,11 +152,12 @@ impl ExactSum {
 /// `sum / count` rounded half away from zero, with `digits` more digits after the point; `None` if it is out of
 /// range. `count` is not 0.
 pub fn decimal_average(sum: i128, count: i64, digits: u32) -> Option<i128> {
-    let scaled = 10i128.checked_pow(digits).and_then(|p| sum.checked_mul(p))?;
-    let count = i128::from(count);
-    let (quotient, rest) = (scaled / count, scaled % count);
-    let up = i128::from(rest.abs() * 2 >= count.abs()) * scaled.signum() * count.signum();
-    Some(quotient + up)
+    let (count, unit) = (i128::from(count), 10i128.checked_pow(digits)?);
+    // The rest is small, so that sums that leave no room for more digits still have an average.
+    let (whole, rest) = (sum / count, (sum % count).checked_mul(unit)?);
+    let (fraction, rest) = (rest / count, rest % count);
+    let up = i128::from(rest.abs() * 2 >= count.abs()) * sum.signum() * count.signum();
+    whole.checked_mul(unit)?.checked_add(fraction + up)
 }
 
 #[cfg(test)]

@@ -104,6 +104,20 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
                 false => format!("{kind:?} join on {left} = {right}{residual}"),
             }
         }
+        Op::AsOf(plan) => {
+            let (left, right) =
+                (names(dataflow, input(0), &plan.left_keys), names(dataflow, input(1), &plan.right_keys));
+            let times = (names(dataflow, input(0), &[plan.left_time]), names(dataflow, input(1), &[plan.right_time]));
+            let sign = match (plan.after, plan.inclusive) {
+                (false, true) => ">=",
+                (false, false) => ">",
+                (true, true) => "<=",
+                (true, false) => "<",
+            };
+            let kind = if plan.outer { "Left as-of join" } else { "As-of join" };
+            let on = if plan.left_keys.is_empty() { String::new() } else { format!(" on {left} = {right}") };
+            format!("{kind}{on} by {} {sign} {}", times.0, times.1)
+        }
         Op::TopN(TopNPlan { partition, order, offset, limit, .. }) => {
             let order: Vec<_> = order
                 .iter()
@@ -148,6 +162,12 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
             format!(", state: open sessions{}, {}", values(&s.calls, s.append_only), until(0, &s.closes))
         }
         Op::Join(j) => format!(", state: left rows, {}; right rows, {}", until(0, &j.evict[0]), until(1, &j.evict[1])),
+        Op::AsOf(a) => match a.evict {
+            Some(_) => {
+                ", state: rows of both sides, until the watermark passes their times; the last one per key".into()
+            }
+            None => ", state: rows of both sides, unbounded".into(),
+        },
         Op::TopN(t) if t.append_only => {
             format!(", state: first {} rows per partition, {}", t.offset + t.limit, until(0, &t.closes))
         }

@@ -16,8 +16,8 @@ pub use exact_sum::{ExactSum, decimal_average};
 pub use explain::explain;
 pub use moments::Moments;
 pub use node::{
-    AggregateCall, AggregateFunction, AggregatePlan, CloseGatePlan, ColumnPath, Dataflow, Edge, Input, JoinKind,
-    JoinPlan, MapPlan, Node, NodeId, Op, OrderBy, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,
+    AggregateCall, AggregateFunction, AggregatePlan, AsOfPlan, CloseGatePlan, ColumnPath, Dataflow, Edge, Input,
+    JoinKind, JoinPlan, MapPlan, Node, NodeId, Op, OrderBy, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,
 };
 pub use scalar::{Expr, Recompute, Scalar, ScalarError};
 pub use time::Bound;

@@ -111,6 +111,8 @@ pub enum Op {
     Session(SessionPlan),
     /// Two inputs, matched by key.
     Join(JoinPlan),
+    /// Two inputs, each left row with the right row next to it in time.
+    AsOf(AsOfPlan),
     /// The first rows of each partition.
     TopN(TopNPlan),
     /// All rows of all inputs.
@@ -284,6 +286,29 @@ pub struct JoinPlan {
     pub evict: [Option<Bound>; 2],
     /// Which columns of left ++ right come out, in order.
     pub project: Vec<usize>,
+}
+
+/// Each left row beside the one right row with its key that is next to it in time. Output: left columns,
+/// then right columns.
+#[derive(Clone, Debug)]
+pub struct AsOfPlan {
+    /// Key columns of the left input; may be empty.
+    pub left_keys: Vec<usize>,
+    /// Key columns of the right input, of the same types.
+    pub right_keys: Vec<usize>,
+    /// The left input's time column.
+    pub left_time: usize,
+    /// The right input's time column, of the same type.
+    pub right_time: usize,
+    /// The right row comes after the left one in time, instead of before it.
+    pub after: bool,
+    /// A right row at the same time matches.
+    pub inclusive: bool,
+    /// Left rows without a match come out beside NULLs.
+    pub outer: bool,
+    /// How far behind the watermark, in microseconds, times are final on both sides, which take nothing
+    /// back, so that state can go. Needs times of microseconds and a match before.
+    pub evict: Option<Micros>,
 }
 
 /// Rows `offset..offset + limit` of each partition in the order given. Rows that compare equal are

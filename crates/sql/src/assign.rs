@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float32Array, Float64Array, StringArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, Date32Array, Float32Array, Float64Array, IntervalMonthDayNanoArray,
+    StringArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error_map::arrow_error;
-use crate::sql_type::type_name;
+use crate::functions::{normal_json, parse_interval, parse_timestamp};
+use crate::sql_type::{LENGTH_KEY, PRECISION_KEY, TYPE_KEY, type_name};
 use crate::{SqlError, state};
 
 const TIMESTAMP: &str = "%Y-%m-%d %H:%M:%S%.f";
@@ -24,7 +31,7 @@ pub(crate) fn text_format() -> FormatOptions<'static> {
 pub(crate) fn assign(values: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError> {
     let target = field.data_type();
     if values.data_type() == target {
-        return checked_text(values.clone(), field);
+        return checked(values.clone(), field);
     }
     if *values.data_type() == DataType::Null {
         return Ok(new_null_array(target, values.len()));
@@ -36,7 +43,7 @@ pub(crate) fn assign(values: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlEr
         let hint = "You will need to rewrite or cast the expression.";
         return Err(SqlError::new(state::DATATYPE_MISMATCH, message).hint(hint));
     }
-    checked_text(convert(values, target)?, field)
+    checked(convert(values, target)?, field)
 }
 
 /// Whether PostgreSQL converts without being asked. From text it does so only for literals; here, where
@@ -127,9 +134,34 @@ fn parse(values: &ArrayRef, target: &DataType) -> Result<ArrayRef, SqlError> {
     };
     let options = CastOptions { safe: true, format_options: text_format() };
     let parsed = cast_with_options(&input, target, &options).map_err(|error| arrow_error(&error))?;
+    let parsed = if parsed.null_count() > texts.null_count() { reread(texts, parsed, target) } else { parsed };
     match (0..texts.len()).find(|i| parsed.is_null(*i) && !texts.is_null(*i)) {
         None => Ok(parsed),
         Some(row) => Err(invalid(target, texts.value(row))),
+    }
+}
+
+/// Times and intervals in forms that only PostgreSQL reads.
+fn reread(texts: &StringArray, parsed: ArrayRef, target: &DataType) -> ArrayRef {
+    match target {
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let known = parsed.as_primitive::<TimestampMicrosecondType>();
+            let read =
+                |(text, known): (Option<&str>, Option<i64>)| known.or_else(|| parse_timestamp(text?, zone.is_some()));
+            let times: TimestampMicrosecondArray = texts.iter().zip(known).map(read).collect();
+            Arc::new(times.with_data_type(target.clone()))
+        }
+        DataType::Date32 => {
+            let known = parsed.as_primitive::<Date32Type>();
+            let day = |text: &str| i32::try_from(parse_timestamp(text, false)?.div_euclid(86_400_000_000)).ok();
+            Arc::new(texts.iter().zip(known).map(|(text, known)| known.or_else(|| day(text?))).collect::<Date32Array>())
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let known = parsed.as_primitive::<IntervalMonthDayNanoType>();
+            let read = |(text, known): (Option<&str>, Option<_>)| known.or_else(|| parse_interval(text?));
+            Arc::new(texts.iter().zip(known).map(read).collect::<IntervalMonthDayNanoArray>())
+        }
+        _ => parsed,
     }
 }
 
@@ -257,23 +289,60 @@ fn list_item(text: &str) -> Option<(Option<String>, &str)> {
     None
 }
 
-/// Checks texts that must have a form: `jsonb`, `uuid`.
-fn checked_text(values: ArrayRef, field: &Field) -> Result<ArrayRef, SqlError> {
-    let valid: fn(&str) -> bool = match field.metadata().get("tidemill.type").map(String::as_str) {
-        Some("jsonb") => |text| serde_json::from_str::<serde_json::Value>(text).is_ok(),
-        Some("uuid") => is_uuid,
-        _ => return Ok(values),
-    };
-    let Some(texts) = values.as_string_opt::<i32>() else { return Ok(values) };
-    match texts.iter().flatten().find(|text| !valid(text)) {
-        None => Ok(values),
-        Some(text) => {
-            let name = &field.metadata()["tidemill.type"];
-            let name = if name == "jsonb" { "json" } else { name };
-            let message = format!("invalid input syntax for type {name}: \"{text}\"");
-            Err(SqlError::new(state::INVALID_TEXT_REPRESENTATION, message))
-        }
+/// What a column's type says of its values beside their storage: the normal forms of `jsonb` and `uuid`, the
+/// length of texts, the digits of times.
+fn checked(values: ArrayRef, field: &Field) -> Result<ArrayRef, SqlError> {
+    let limit = |key: &str| field.metadata().get(key).and_then(|limit| limit.parse::<usize>().ok());
+    if let Some(digits) = limit(PRECISION_KEY) {
+        return Ok(round_times(&values, i32::try_from(digits).unwrap_or(6)));
     }
+    let Some(texts) = values.as_string_opt::<i32>() else { return Ok(values) };
+    let kind = field.metadata().get(TYPE_KEY).map(String::as_str);
+    let changed = |change: &dyn Fn(&str) -> Result<String, SqlError>| -> Result<ArrayRef, SqlError> {
+        let texts = texts.iter().map(|text| text.map(change).transpose());
+        Ok(Arc::new(texts.collect::<Result<StringArray, SqlError>>()?))
+    };
+    match (kind, limit(LENGTH_KEY)) {
+        (Some("jsonb"), _) => changed(&normal_json),
+        (Some("uuid"), _) => changed(&uuid),
+        (_, Some(length)) => {
+            let blanks = kind == Some("bpchar");
+            changed(&|text| limited(text, length, blanks))
+        }
+        _ => Ok(values),
+    }
+}
+
+/// A text of at most so many characters; blanks beyond them go, and all blanks at the end of a `char(n)`.
+fn limited(text: &str, length: usize, blanks: bool) -> Result<String, SqlError> {
+    let text = if blanks { text.trim_end_matches(' ') } else { text };
+    let Some((end, _)) = text.char_indices().nth(length) else { return Ok(text.to_owned()) };
+    if text[end..].chars().all(|c| c == ' ') {
+        return Ok(text[..end].to_owned());
+    }
+    let name = if blanks { "character" } else { "character varying" };
+    Err(SqlError::new(state::STRING_TOO_LONG, format!("value too long for type {name}({length})")))
+}
+
+/// Times rounded to some digits of a second.
+pub(crate) fn round_times(times: &ArrayRef, digits: i32) -> ArrayRef {
+    let Some(micros) = times.as_primitive_opt::<TimestampMicrosecondType>() else { return times.clone() };
+    let unit = 10i64.pow(u32::try_from(6 - digits).unwrap_or(0).min(6));
+    let round = |time: i64| time.saturating_add(unit / 2).div_euclid(unit).saturating_mul(unit);
+    let rounded: TimestampMicrosecondArray = micros.unary(round);
+    Arc::new(rounded.with_data_type(times.data_type().clone()))
+}
+
+/// A `uuid` in its normal form.
+fn uuid(text: &str) -> Result<String, SqlError> {
+    let lower = text.trim().trim_matches(['{', '}']).to_ascii_lowercase();
+    let digits: String = lower.chars().filter(|c| *c != '-').collect();
+    if digits.len() != 32 || !(is_uuid(&lower) || lower == digits) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let message = format!("invalid input syntax for type uuid: \"{text}\"");
+        return Err(SqlError::new(state::INVALID_TEXT_REPRESENTATION, message));
+    }
+    let (a, b, c, d, e) = (&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]);
+    Ok(format!("{a}-{b}-{c}-{d}-{e}"))
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -296,7 +365,7 @@ pub(crate) fn value_text(values: &dyn Array, row: usize) -> Result<Option<String
 mod tests {
     use super::*;
     use arrow::array::{BooleanArray, Decimal128Array, Int32Array};
-    use arrow::datatypes::{Int16Type, Int32Type, TimeUnit};
+    use arrow::datatypes::{Int16Type, Int32Type};
 
     fn texts(values: &[&str]) -> ArrayRef {
         Arc::new(StringArray::from_iter_values(values))

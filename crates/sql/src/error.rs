@@ -50,6 +50,8 @@ pub mod state {
     pub const QUERY_CANCELED: &str = "57014";
     /// The limit of something is reached.
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    /// A text is longer than its column's type allows.
+    pub const STRING_TOO_LONG: &str = "22001";
     /// A text is no date, time or interval.
     pub const INVALID_DATETIME_FORMAT: &str = "22007";
     /// A definition that cannot be.

@@ -29,6 +29,8 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use tidemill_plan::{Recompute, ScalarError};
 
+use crate::as_of::AsOfNode;
+use crate::as_of_exec::{AsOfExec, Match};
 use crate::error_map::sql_error;
 use crate::window::WindowNode;
 use crate::window_exec::WindowExec;
@@ -152,16 +154,27 @@ struct NodePlanner;
 impl ExtensionPlanner for NodePlanner {
     async fn plan_extension(
         &self,
-        _: &dyn PhysicalPlanner,
+        planner: &dyn PhysicalPlanner,
         node: &dyn UserDefinedLogicalNode,
         _: &[&LogicalPlan],
         inputs: &[Arc<dyn ExecutionPlan>],
-        _: &dyn Session,
-        _: &PhysicalPlanningContext,
+        session: &dyn Session,
+        context: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let schema = node.schema().inner().clone();
         if let Some(given) = node.as_any().downcast_ref::<GivenNode>() {
             return Ok(Some(Arc::new(GivenExec::new(given.index, schema))));
+        }
+        if let (Some(join), [left, right]) = (node.as_any().downcast_ref::<AsOfNode>(), inputs) {
+            let physical =
+                |expr: &Expr, plan: &LogicalPlan| planner.create_physical_expr(expr, plan.schema(), session, context);
+            let lefts = join.on.iter().map(|(left, _)| left).chain([&join.times.0]);
+            let rights = join.on.iter().map(|(_, right)| right).chain([&join.times.1]);
+            let lefts = lefts.map(|expr| physical(expr, &join.left)).collect::<Result<Vec<_>>>()?;
+            let rights = rights.map(|expr| physical(expr, &join.right)).collect::<Result<Vec<_>>>()?;
+            let places = [lefts, rights];
+            let by = Match { places, after: join.after, inclusive: join.inclusive, outer: join.outer };
+            return Ok(Some(Arc::new(AsOfExec::new([left.clone(), right.clone()], by, schema))));
         }
         let (Some(window), [input]) = (node.as_any().downcast_ref::<WindowNode>(), inputs) else { return Ok(None) };
         let index = |expr: &Expr| match expr {

@@ -1,14 +1,39 @@
 //! Expressions for people: DataFusion's text without the types of constants.
 
-use datafusion::logical_expr::Expr;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Expr, binary_expr};
+
+use crate::numeric;
 
 /// An expression as the user might have written it.
 pub(crate) fn label(expr: &Expr) -> String {
     match expr {
         Expr::Alias(alias) => label(&alias.expr),
         Expr::AggregateFunction(call) => aggregate(call),
-        other => tidy(&other.human_display().to_string()),
+        other => tidy(&readable(other).human_display().to_string()),
+    }
+}
+
+/// Arithmetic as operators again, without the casts to a common type.
+fn readable(expr: &Expr) -> Expr {
+    let rewritten = expr.clone().transform_up(|expr| {
+        let Expr::ScalarFunction(call) = &expr else { return Ok(Transformed::no(expr)) };
+        let (Some(op), [left, right]) = (numeric::operator(call), call.args.as_slice()) else {
+            return Ok(Transformed::no(expr));
+        };
+        Ok(Transformed::yes(binary_expr(operand(left), op, operand(right))))
+    });
+    rewritten.map_or_else(|_| expr.clone(), |rewritten| rewritten.data)
+}
+
+fn operand(expr: &Expr) -> Expr {
+    match expr {
+        Expr::Alias(alias) => operand(&alias.expr),
+        Expr::Cast(cast) if cast.field.data_type().is_numeric() && !matches!(*cast.expr, Expr::Cast(_)) => {
+            operand(&cast.expr)
+        }
+        other => other.clone(),
     }
 }
 
@@ -55,6 +80,10 @@ fn constant(text: &str) -> Option<(String, &str)> {
         let (months, days, nanos) = (number("months: ")?, number("days: ")?, number("nanoseconds: ")?);
         return Some((interval(months, days, nanos), after));
     }
+    if let Some((written, after)) = text.strip_prefix("Decimal128(").and_then(|t| t.split_once(')')) {
+        let (value, _) = written.split_once(',').filter(|(value, _)| !value.contains('('))?;
+        return Some((value.to_string(), after));
+    }
     let after_type = TYPES.iter().find_map(|t| text.strip_prefix(t)?.strip_prefix('('))?;
     if let Some(quoted) = after_type.strip_prefix('"') {
         let end = quoted.find("\")")?;
@@ -87,6 +116,7 @@ mod tests {
     #[test]
     fn constants_lose_their_types() {
         assert_eq!(tidy("f(a, Utf8(\"x y\")) < Int64(-10)"), "f(a, 'x y') < -10");
+        assert_eq!(tidy("a * Decimal128(-0.908,3,3) < Decimal128(12,2,0)"), "a * -0.908 < 12");
         assert_eq!(tidy("MyInt64(1)"), "MyInt64(1)");
         let interval = "ts - IntervalMonthDayNano { months: 0, days: 1, nanoseconds: 1500000000 }";
         assert_eq!(tidy(interval), "ts - interval '1 days 1.5 seconds'");

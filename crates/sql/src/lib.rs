@@ -4,8 +4,11 @@
 //! ([`Planner::plan_view`]), and runs queries over a [`Snapshot`] of the relations
 //! ([`Planner::query`], and the sources of `INSERT`, `UPDATE` and `DELETE`).
 
+mod as_of;
+mod as_of_exec;
 mod assign;
 mod batch;
+mod casts;
 mod catalog;
 mod complete;
 mod describe;
@@ -19,6 +22,8 @@ mod given;
 mod label;
 mod lower;
 mod names;
+mod numeric;
+mod operators;
 mod params;
 mod pg_catalog;
 mod planner;

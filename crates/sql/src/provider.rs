@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 
+use crate::as_of;
 use crate::error_map::sql_error;
 use crate::names::tell_apart;
 use crate::syntax::for_planning;
@@ -94,8 +95,10 @@ impl<'a> Provider<'a> {
     pub(crate) fn plan(&self, query: &ast::Query, context: &mut PlannerContext) -> Result<LogicalPlan> {
         let mut query = query.clone();
         crate::pg_catalog::rewrite(&mut query);
+        as_of::mark(&mut query, self.catalog)?;
         let statement = for_planning(ast::Statement::Query(Box::new(query)));
-        SqlToRel::new_with_options(self, self.parser_options()).sql_statement_to_plan_with_context(statement, context)
+        let planner = SqlToRel::new_with_options(self, self.parser_options());
+        as_of::resolve(planner.sql_statement_to_plan_with_context(statement, context)?)
     }
 
     /// How SQL text is read: from the session's configuration.

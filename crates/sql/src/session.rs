@@ -5,32 +5,66 @@ use std::sync::Arc;
 use datafusion::common::config::Dialect;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::Analyzer;
 use datafusion::prelude::SessionConfig;
 
+use crate::casts::Casts;
 use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
+use crate::numeric::Numbers;
+use crate::operators::Operators;
 use crate::regexp::RegexpGroups;
 use crate::rounding::RoundingCasts;
 use crate::window::WindowPlanner;
 
 /// A session with all functions and our settings.
 pub(crate) fn session() -> SessionState {
-    let mut state = SessionStateBuilder::new_with_default_features()
+    let functions = all_functions();
+    let mut builder = SessionStateBuilder::new_with_default_features();
+    // Before DataFusion's own, which take some of these operators for others.
+    let ours: Arc<dyn ExprPlanner> = Arc::new(Operators::new(functions.clone()));
+    let planners = std::iter::once(ours).chain(builder.expr_planners().take().unwrap_or_default()).collect();
+    let mut state = builder
         .with_config(config())
         .with_relation_planners(vec![Arc::new(WindowPlanner)])
         .with_query_planner(Arc::new(BatchPlanner))
+        .with_expr_planners(planners)
+        .with_analyzer_rules(analyzer_rules(functions))
         .build();
+    register(&mut state);
+    state
+}
+
+/// Registers what comes on top of DataFusion's functions.
+fn register(state: &mut SessionState) {
     // Registering into a fresh session fails only for functions that it has already.
-    let registered = datafusion_functions_json::register_all(&mut state)
-        .and_then(|()| functions::register(&mut state))
-        .and_then(|()| exact::register(&mut state));
+    let registered = datafusion_functions_json::register_all(state)
+        .and_then(|()| functions::register(state))
+        .and_then(|()| exact::register(state));
     if let Err(error) = registered {
         unreachable!("functions register once: {error}");
     }
-    state.add_analyzer_rule(Arc::new(RoundingCasts::new()));
-    state.add_analyzer_rule(Arc::new(RegexpGroups));
-    state
+}
+
+/// All scalar functions, for what refers to them while a session is made.
+fn all_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut state = SessionStateBuilder::new_with_default_features().build();
+    register(&mut state);
+    state.scalar_functions().values().cloned().collect()
+}
+
+/// DataFusion's rules, which resolve groupings and coerce types, between ours.
+fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(Casts::new(functions)), Arc::new(Numbers::new())];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(RoundingCasts::new()));
+    rules.push(Arc::new(RegexpGroups));
+    rules
 }
 
 fn config() -> SessionConfig {
@@ -40,6 +74,7 @@ fn config() -> SessionConfig {
     // Views into shared buffers would pin what they were cut from once they are in state.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
+    options.sql_parser.parse_float_as_decimal = true;
     // Makes now() a timestamp with time zone, as in PostgreSQL.
     options.execution.time_zone = Some("UTC".to_owned());
     // As joins, scalar subqueries have an incremental rule.

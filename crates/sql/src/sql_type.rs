@@ -12,7 +12,11 @@ use crate::statement::fold;
 use crate::{SqlError, state};
 
 /// The key under which a field's metadata holds a type that Arrow does not have.
-const TYPE_KEY: &str = "tidemill.type";
+pub(crate) const TYPE_KEY: &str = "tidemill.type";
+/// The key under which it holds how many characters a text may have.
+pub(crate) const LENGTH_KEY: &str = "tidemill.length";
+/// The key under which it holds to how many digits of a second times are rounded.
+pub(crate) const PRECISION_KEY: &str = "tidemill.precision";
 /// Digits of a `numeric` without precision: all that 128 bits hold.
 const NUMERIC_PRECISION: u8 = 38;
 /// Digits after the point of a `numeric` without precision.
@@ -29,11 +33,34 @@ pub(crate) fn field(name: &str, sql_type: &ast::DataType, nullable: bool) -> Res
     Ok(match sql_type {
         ast::DataType::JSON | ast::DataType::JSONB => tagged(field, "jsonb"),
         ast::DataType::Uuid => tagged(field, "uuid"),
+        ast::DataType::Varchar(length)
+        | ast::DataType::CharacterVarying(length)
+        | ast::DataType::CharVarying(length) => limited(field, LENGTH_KEY, length.as_ref().and_then(characters)),
+        ast::DataType::Char(length) | ast::DataType::Character(length) => {
+            let length = length.as_ref().map_or(Some(1), characters);
+            limited(tagged(field, "bpchar"), LENGTH_KEY, length)
+        }
+        ast::DataType::Timestamp(digits, _) => limited(field, PRECISION_KEY, digits.filter(|digits| *digits < 6)),
         _ => field,
     })
 }
 
-fn tagged(field: Field, name: &str) -> Field {
+fn limited(field: Field, key: &str, limit: Option<u64>) -> Field {
+    let Some(limit) = limit else { return field };
+    let mut metadata = field.metadata().clone();
+    metadata.insert(key.to_owned(), limit.to_string());
+    field.with_metadata(metadata)
+}
+
+fn characters(length: &ast::CharacterLength) -> Option<u64> {
+    match length {
+        ast::CharacterLength::IntegerLength { length, .. } => Some(*length),
+        ast::CharacterLength::Max => None,
+    }
+}
+
+/// A field of text that is more to PostgreSQL.
+pub(crate) fn tagged(field: Field, name: &str) -> Field {
     field.with_metadata(HashMap::from([(TYPE_KEY.to_owned(), name.to_owned())]))
 }
 

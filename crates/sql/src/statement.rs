@@ -22,7 +22,7 @@ use crate::{SqlError, state};
 use reader::Reader;
 
 pub(crate) use query::{expression_of, query_of};
-pub(crate) use reader::fold;
+pub(crate) use reader::{fold, is_word};
 pub use split::{Piece, split};
 
 /// One statement of a script.
@@ -313,6 +313,8 @@ fn parse_statement(text: &str) -> Result<StatementKind, SqlError> {
     let emit = create::take_emit(&mut tokens, place)?;
     create::fence_sink_query(&mut tokens);
     query::table_as_select(&mut tokens);
+    crate::as_of::mark_left(&mut tokens);
+    crate::as_of::alias_last(&mut tokens);
     let dialect = dialect::TidemillDialect::for_tokens(tokens.len());
     let mut reader = Reader::new(&dialect, text, tokens);
     statement(&mut reader, emit)

@@ -207,7 +207,7 @@ async fn queries_run_over_the_snapshot() {
     assert_eq!(world.query("TABLE totals ORDER BY 1 LIMIT 1", &[]).await, Ok(vec!["1|2".into()]));
     let rows =
         world.query("SELECT '5'::int, 2.5::float8, '{\"a\":1}'::jsonb, TIMESTAMP '2024-01-01 00:00:00'", &[]).await;
-    assert_eq!(rows, Ok(vec!["5|2.5|{\"a\":1}|2024-01-01T00:00:00".into()]));
+    assert_eq!(rows, Ok(vec!["5|2.5|{\"a\": 1}|2024-01-01T00:00:00".into()]));
 }
 
 #[tokio::test]

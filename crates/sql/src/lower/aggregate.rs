@@ -12,6 +12,7 @@ use super::rel::{Base, Rel, column_as, node_schema, unalias};
 use super::{Closing, Lower, internal};
 use crate::given::{BatchQuery, GivenNode};
 use crate::label::label;
+use crate::numeric::{AVERAGE_ARGUMENT, SUM_ARGUMENT};
 use crate::scalar::storage_type;
 use crate::ties::argument_order;
 
@@ -240,11 +241,22 @@ pub(super) fn plan_call(
         Ok(columns.place(resolved, label))
     };
     let args = call.params.args.iter().enumerate().filter(|(at, arg)| !is_constant(&call, *at, arg));
-    let args = args.map(|(_, arg)| place(arg, None)).collect::<Result<Vec<_>>>()?;
+    let args = args.map(|(_, arg)| place(summed(&call, arg), None)).collect::<Result<Vec<_>>>()?;
     let filter = call.params.filter.as_deref().map(|f| place(f, Some(&DataType::Boolean))).transpose()?;
     let order = call.params.order_by.iter();
     let order = order.map(|sort| Ok((place(&sort.expr, None)?, sort.clone()))).collect::<Result<Vec<_>>>()?;
     Ok(PlannedCall { call, args, filter, order, data_type: data_type.clone(), label: text })
+}
+
+/// The operator sums integers as they are, whatever the type of the sum.
+fn summed<'a>(call: &Call, arg: &'a Expr) -> &'a Expr {
+    let Expr::Cast(cast) = arg else { return arg };
+    let widened = match call.func.name() {
+        "sum" => SUM_ARGUMENT,
+        "avg" => AVERAGE_ARGUMENT,
+        _ => return arg,
+    };
+    if *cast.field.data_type() == widened { &cast.expr } else { arg }
 }
 
 /// The incremental function for a call, if there is one for its types.
@@ -262,6 +274,7 @@ fn incremental(planned: &PlannedCall, arg: Option<&DataType>) -> Option<Aggregat
     match name {
         "sum" if number => Some(AggregateFunction::Sum),
         "avg" if float || matches!(arg, DataType::Decimal128(..)) => Some(AggregateFunction::Avg),
+        "avg" if arg.is_integer() && planned.data_type.is_decimal() => Some(AggregateFunction::Avg),
         "min" if is_ordered(arg) => Some(AggregateFunction::Min),
         "max" if is_ordered(arg) => Some(AggregateFunction::Max),
         "bool_and" => Some(AggregateFunction::Bool { any: false }),

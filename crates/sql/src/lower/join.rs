@@ -103,7 +103,7 @@ impl Lower<'_> {
     }
 
     /// A join's input with its key columns.
-    fn side(&mut self, plan: &LogicalPlan, on: &[Expr]) -> Result<Side> {
+    pub(super) fn side(&mut self, plan: &LogicalPlan, on: &[Expr]) -> Result<Side> {
         let schema = plan.schema();
         let rel = self.lower(plan)?;
         let rel = self.settle_heavy(rel, schema, on, 0)?;
@@ -184,11 +184,11 @@ impl Lower<'_> {
 }
 
 /// One input of a join.
-struct Side {
-    node: NodeId,
+pub(super) struct Side {
+    pub(super) node: NodeId,
     /// Where the plan's columns are.
-    places: Vec<usize>,
-    keys: Vec<usize>,
+    pub(super) places: Vec<usize>,
+    pub(super) keys: Vec<usize>,
 }
 
 /// The conditions that are not key equalities, over the joined columns.

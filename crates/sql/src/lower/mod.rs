@@ -4,6 +4,7 @@
 //! and projections) collects in a [`Rel`]; whatever has no incremental rule ends up in [`fallback`].
 
 mod aggregate;
+mod as_of;
 mod bounds;
 mod close;
 mod fallback;
@@ -28,12 +29,13 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::{conjunction as and, split_conjunction};
-use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use datafusion::logical_expr::{Distinct, Expr, Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 use tidemill_delta::Micros;
 use tidemill_plan::{Bound, Dataflow, Edge, Expr as Output, Input, MapPlan, Node, NodeId, Op, Route};
 
 use self::rel::Rel;
+use crate::as_of::AsOfNode;
 use crate::error_map::sql_error;
 use crate::names::result_names;
 use crate::window::WindowNode;
@@ -170,7 +172,11 @@ impl<'a> Lower<'a> {
         if on_close {
             root = self.close(root)?;
         }
-        self.finish(root, names)
+        let schema = self.finish(root, names)?;
+        // Text may be more to the user: `jsonb`, `uuid`.
+        let fields = schema.fields().iter().zip(plan.schema().fields());
+        let fields = fields.map(|(field, planned)| field.as_ref().clone().with_metadata(planned.metadata().clone()));
+        Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
     }
 
     /// Makes the root the last node, with the view's column names.
@@ -233,11 +239,19 @@ impl<'a> Lower<'a> {
             LogicalPlan::Join(join) => self.join(plan, join),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Window(window) => self.over(plan, window),
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowNode>() {
-                Some(window) => self.window(window),
-                None => self.fallback(plan),
-            },
+            LogicalPlan::Extension(extension) => self.extension(plan, extension),
             _ => self.fallback(plan),
+        }
+    }
+
+    /// A node of ours.
+    fn extension(&mut self, plan: &LogicalPlan, extension: &Extension) -> Result<Rel> {
+        if let Some(window) = extension.node.as_any().downcast_ref::<WindowNode>() {
+            return self.window(window);
+        }
+        match extension.node.as_any().downcast_ref::<AsOfNode>() {
+            Some(join) => self.as_of(join),
+            None => self.fallback(plan),
         }
     }
 }

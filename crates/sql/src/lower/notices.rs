@@ -55,6 +55,10 @@ impl Lower<'_> {
                      for example b.ts BETWEEN a.ts AND a.ts + INTERVAL '1 hour'.",
                 )
             }
+            Op::AsOf(a) if a.evict.is_none() => notice(
+                "the rows of both sides of the as-of join are kept for ever".into(),
+                "Over append-only inputs with a WATERMARK for both times, and a match before, old rows go.",
+            ),
             Op::TopN(t) if t.closes.is_none() && !t.partition.is_empty() => notice(
                 format!("the first rows per ({}) are kept for ever", names(input(0), &t.partition)),
                 "Partition by a window too to drop old partitions.",

@@ -50,7 +50,9 @@ fn kind_of(mut query: Box<ast::Query>, position: usize) -> Result<StatementKind,
 
 /// The query in a text of our own making.
 pub(crate) fn query_of(text: &str) -> Result<StatementKind, SqlError> {
-    let tokens = tokens(text)?;
+    let mut tokens = tokens(text)?;
+    crate::as_of::mark_left(&mut tokens);
+    crate::as_of::alias_last(&mut tokens);
     let dialect = TidemillDialect::for_tokens(tokens.len());
     let mut reader = Reader::new(&dialect, text, tokens);
     query(&mut reader, None)

@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Whether the token is this word, unquoted.
-pub(super) fn is_word(token: &Token, word: &str) -> bool {
+pub(crate) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(word))
 }
 
