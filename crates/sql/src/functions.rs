@@ -7,15 +7,18 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary_expr,
+    AggregateUDF, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    binary_expr,
 };
 
+use crate::average::Average;
 use crate::to_char::ToChar;
 
 /// Adds them to a session.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(ScalarUDF::new_from_impl(Modulo::new())))?;
     state.register_udf(Arc::new(ScalarUDF::new_from_impl(ToChar::new())))?;
+    state.register_udaf(Arc::new(AggregateUDF::new_from_impl(Average::default())))?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! ([`Planner::query`], and the sources of `INSERT`, `UPDATE` and `DELETE`).
 
 mod assign;
+mod average;
 mod batch;
 mod catalog;
 mod complete;
