@@ -29,6 +29,7 @@ mod relation;
 mod rounding;
 mod scalar;
 mod session;
+mod signed;
 mod sql_type;
 mod statement;
 mod syntax;
