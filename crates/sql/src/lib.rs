@@ -19,6 +19,7 @@ mod functions;
 mod given;
 mod label;
 mod lower;
+mod multiset;
 mod names;
 mod params;
 mod pg_catalog;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use datafusion::common::config::Dialect;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
+use crate::multiset::CountedSetOperations;
 use crate::regexp::RegexpGroups;
 use crate::rounding::RoundingCasts;
 use crate::window::WindowPlanner;
@@ -20,6 +22,7 @@ pub(crate) fn session() -> SessionState {
         .with_config(config())
         .with_relation_planners(vec![Arc::new(WindowPlanner)])
         .with_query_planner(Arc::new(BatchPlanner))
+        .with_analyzer_rules(analyzer_rules())
         .build();
     // Registering into a fresh session fails only for functions that it has already.
     let registered = datafusion_functions_json::register_all(&mut state)
@@ -28,9 +31,16 @@ pub(crate) fn session() -> SessionState {
     if let Err(error) = registered {
         unreachable!("functions register once: {error}");
     }
-    state.add_analyzer_rule(Arc::new(RoundingCasts::new()));
-    state.add_analyzer_rule(Arc::new(RegexpGroups));
     state
+}
+
+/// DataFusion's rules, and ours.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules = Analyzer::new().rules;
+    rules.push(Arc::new(RoundingCasts::new()));
+    rules.push(Arc::new(RegexpGroups));
+    rules.push(Arc::new(CountedSetOperations));
+    rules
 }
 
 fn config() -> SessionConfig {
