@@ -9,6 +9,7 @@ mod average;
 mod batch;
 mod catalog;
 mod complete;
+mod cross_join;
 mod describe;
 mod dml;
 mod error;

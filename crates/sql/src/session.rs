@@ -5,9 +5,10 @@ use std::sync::Arc;
 use datafusion::common::config::Dialect;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
+use crate::cross_join::SafeCrossJoins;
 use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
@@ -23,6 +24,7 @@ pub(crate) fn session() -> SessionState {
         .with_relation_planners(vec![Arc::new(WindowPlanner)])
         .with_query_planner(Arc::new(BatchPlanner))
         .with_analyzer_rules(analyzer_rules())
+        .with_optimizer_rules(optimizer_rules())
         .build();
     // Registering into a fresh session fails only for functions that it has already.
     let registered = datafusion_functions_json::register_all(&mut state)
@@ -43,6 +45,13 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
+/// DataFusion's rules, with one made safe.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let safe = SafeCrossJoins::default();
+    let rules = Optimizer::new().rules.into_iter();
+    rules.map(|rule| if rule.name() == safe.name() { Arc::new(SafeCrossJoins::default()) } else { rule }).collect()
+}
+
 fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(1).with_create_default_catalog_and_schema(false);
     let options = config.options_mut();
@@ -52,6 +61,8 @@ fn config() -> SessionConfig {
     options.sql_parser.collect_spans = true;
     // Makes now() a timestamp with time zone, as in PostgreSQL.
     options.execution.time_zone = Some("UTC".to_owned());
+    // An outer join makes columns nullable that the logical plan took for not nullable; that is no reason to fail.
+    options.execution.skip_physical_aggregate_schema_check = true;
     // As joins, scalar subqueries have an incremental rule.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     config
