@@ -20,6 +20,7 @@ mod functions;
 mod given;
 mod label;
 mod lower;
+mod merged;
 mod multiset;
 mod names;
 mod params;

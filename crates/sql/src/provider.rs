@@ -21,6 +21,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 
 use crate::error_map::sql_error;
+use crate::merged;
 use crate::names::tell_apart;
 use crate::syntax::for_planning;
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, expansion, state};
@@ -94,7 +95,8 @@ impl<'a> Provider<'a> {
     pub(crate) fn plan(&self, query: &ast::Query, context: &mut PlannerContext) -> Result<LogicalPlan> {
         let mut query = query.clone();
         crate::pg_catalog::rewrite(&mut query);
-        let statement = for_planning(ast::Statement::Query(Box::new(query)));
+        let mut statement = for_planning(ast::Statement::Query(Box::new(query)));
+        merged::write_out(&mut statement, self.catalog).map_err(external)?;
         SqlToRel::new_with_options(self, self.parser_options()).sql_statement_to_plan_with_context(statement, context)
     }
 
