@@ -14,11 +14,13 @@ use datafusion::logical_expr::{
 use crate::average::Average;
 use crate::signed::signed_functions;
 use crate::to_char::ToChar;
+use crate::told_apart::ToldApart;
 
 /// Adds them to a session.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(ScalarUDF::new_from_impl(Modulo::new())))?;
     state.register_udf(Arc::new(ScalarUDF::new_from_impl(ToChar::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::new_from_impl(ToldApart::new())))?;
     for function in signed_functions() {
         state.register_udwf(Arc::new(function))?;
     }

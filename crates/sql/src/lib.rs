@@ -38,6 +38,7 @@ mod statement;
 mod syntax;
 mod ties;
 mod to_char;
+mod told_apart;
 mod view_query;
 mod window;
 mod window_exec;

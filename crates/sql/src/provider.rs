@@ -24,6 +24,7 @@ use crate::error_map::sql_error;
 use crate::merged;
 use crate::names::tell_apart;
 use crate::syntax::for_planning;
+use crate::told_apart::{has_namesakes, tell_casts_apart};
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, expansion, state};
 
 /// How deep views may be nested.
@@ -97,7 +98,19 @@ impl<'a> Provider<'a> {
         crate::pg_catalog::rewrite(&mut query);
         let mut statement = for_planning(ast::Statement::Query(Box::new(query)));
         merged::write_out(&mut statement, self.catalog).map_err(external)?;
-        SqlToRel::new_with_options(self, self.parser_options()).sql_statement_to_plan_with_context(statement, context)
+        let planner = SqlToRel::new_with_options(self, self.parser_options());
+        let mut told_apart = statement.clone();
+        let planned = planner.sql_statement_to_plan_with_context(statement, &mut context.clone());
+        let planned = planned.and_then(|plan| if has_namesakes(&plan)? { Ok(None) } else { Ok(Some(plan)) });
+        let error = match planned.map_err(sql_error) {
+            Ok(Some(plan)) => return Ok(plan),
+            Ok(None) => None,
+            Err(error) if error.code == state::DUPLICATE_COLUMN => Some(error),
+            Err(error) => return Err(external(error)),
+        };
+        tell_casts_apart(&mut told_apart);
+        let planned = planner.sql_statement_to_plan_with_context(told_apart, context);
+        planned.map_err(|second| error.map_or(second, external))
     }
 
     /// How SQL text is read: from the session's configuration.
