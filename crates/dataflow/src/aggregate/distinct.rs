@@ -220,10 +220,6 @@ impl DistinctSet {
         let members = self.members.iter().map(|m| m.states.bytes() + m.rows.capacity() * 12).sum::<usize>();
         self.pairs.bytes() + seen * 8 + (self.next.capacity() + self.first.capacity()) * 4 + members
     }
-
-    fn recomputations(&self) -> u64 {
-        self.inner.recomputations()
-    }
 }
 
 /// The numbers of the bits that are set.
