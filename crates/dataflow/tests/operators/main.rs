@@ -3,7 +3,9 @@
 //! from the accumulated input gives, and the epoch's output must be net.
 
 mod close_gate;
+mod flat_map;
 mod history;
+mod over;
 mod recompute;
 mod session;
 mod topn;
