@@ -32,6 +32,15 @@ pub(crate) fn settle(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(settled.data)
 }
 
+/// Decides, in an optimised plan, only which rows come first to window functions: that costs next to nothing.
+pub(crate) fn settle_windows(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let settled = plan.transform_up_with_subqueries(|plan| match &plan {
+        LogicalPlan::Window(window) => Ok(Transformed::yes(settle_window(window)?)),
+        _ => Ok(Transformed::no(plan)),
+    })?;
+    Ok(settled.data)
+}
+
 /// What stands below a limit, in an order without ties.
 fn sorted(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(match plan {
