@@ -34,7 +34,18 @@ async fn plainly_with_one_worker() {
 
 /// Files with views that have no incremental rule
 /// (constants count as recomputed, once).
-const RECOMPUTED: &[&str] = &["aggregate/arrays.slt", "compose/constants.slt", "compose/verify.slt"];
+const RECOMPUTED: &[&str] = &[
+    "aggregate/arrays.slt",
+    "aggregate/avg_decimal.slt",
+    "aggregate/distinct_ordered.slt",
+    "compose/constants.slt",
+    "compose/verify.slt",
+    "join/in_as_value.slt",
+    "select/set_operations_all.slt",
+    "select/union_of_nullable.slt",
+    "topn/offset.slt",
+    "topn/whole_numbers.slt",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn incremental_views_recompute_nothing() {
