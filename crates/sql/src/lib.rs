@@ -32,6 +32,7 @@ mod scalar;
 mod session;
 mod sql_type;
 mod statement;
+mod subqueries;
 mod syntax;
 mod to_char;
 mod window;

@@ -157,7 +157,7 @@ impl Numbers {
                 call.args = all_as_floats(call.args.into_iter().map(small).collect(), schema);
                 Transformed::yes(Expr::ScalarFunction(call))
             }
-            "abs" | "%" => {
+            "abs" | "%" | "pg_typeof" => {
                 call.args = call.args.into_iter().map(small).collect();
                 Transformed::yes(Expr::ScalarFunction(call))
             }
@@ -234,7 +234,7 @@ pub(crate) fn operator(call: &ScalarFunction) -> Option<Operator> {
 
 /// `mod(a, b)`.
 pub(crate) fn modulo() -> ScalarUDF {
-    ScalarUDF::new_from_impl(Arithmetic::new(Sign::Modulo)).with_aliases(["mod"])
+    ScalarUDF::new_from_impl(Arithmetic::new(Sign::Modulo))
 }
 
 fn cast(expr: Expr, data_type: DataType) -> Expr {

@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast;
 use crate::as_of;
 use crate::error_map::sql_error;
 use crate::names::tell_apart;
-use crate::syntax::for_planning;
+use crate::syntax::{for_planning, rewrite_tables};
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, state};
 
 /// How deep views may be nested.
@@ -95,6 +95,7 @@ impl<'a> Provider<'a> {
     pub(crate) fn plan(&self, query: &ast::Query, context: &mut PlannerContext) -> Result<LogicalPlan> {
         let mut query = query.clone();
         crate::pg_catalog::rewrite(&mut query);
+        rewrite_tables(&mut query).map_err(external)?;
         as_of::mark(&mut query, self.catalog)?;
         let statement = for_planning(ast::Statement::Query(Box::new(query)));
         let planner = SqlToRel::new_with_options(self, self.parser_options());

@@ -73,3 +73,17 @@ SELECT k, v FROM s WHERE (k, v) IN (SELECT k, w FROM r)
 SELECT s.k, l.w FROM s, LATERAL (SELECT max(w) AS w FROM r WHERE r.k = s.k) AS l
 SELECT s.k, max(v) FILTER (WHERE v > 3) AS m FROM s GROUP BY k ORDER BY m DESC LIMIT 5
 SELECT v FROM s LIMIT 2
+SELECT s.k, s.v, r.w FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k
+SELECT s.ts, s.v, r.w FROM s ASOF LEFT JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k EMIT ON WINDOW CLOSE
+SELECT t.id, r.w FROM t ASOF LEFT JOIN r MATCH_CONDITION (t.ts < r.ts)
+SELECT s.v, l.w FROM s JOIN r FOR SYSTEM_TIME AS OF s.ts AS l ON s.k = l.k
+SELECT s.v, t.v FROM s JOIN t FOR SYSTEM_TIME AS OF s.ts ON s.k = t.k
+SELECT s.k FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k OR s.v = 1
+SELECT s.k FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) USING (k)
+SELECT t.id, u FROM t, unnest(t.tags) AS u
+SELECT s.k, l.w FROM s, LATERAL (SELECT w FROM r WHERE r.k = s.k ORDER BY w DESC LIMIT 2) AS l
+SELECT id, EXISTS (SELECT 1 FROM s WHERE s.k = t.k) AS e FROM t
+SELECT k, v, sum(d) AS d, grouping(k) AS g FROM t GROUP BY CUBE (k, v)
+SELECT k, v FROM t ORDER BY v FETCH FIRST 2 ROWS WITH TIES
+SELECT v * 0.908 AS p, v / 2 AS h, d / 2 AS q, avg(v) OVER (PARTITION BY k) AS a FROM t
+SELECT k, jsonb_agg(v) AS j FROM t GROUP BY k
