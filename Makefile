@@ -17,10 +17,10 @@ setup: ## checks for Rust and a C compiler; installs Rust with rustup if it is m
 	fi
 
 build: ## the binary, in a profile that favours a short wait
-	$(CARGO) build --release --locked -p tidemill
+	$(CARGO) build --profile quick --locked -p tidemill
 
 demo: build ## a year of flights, replayed live (SPEED=24h/s: a day a second, max: no limit); page on http://127.0.0.1:7480
-	$(TARGET)/release/tidemill demo --speed $(SPEED)
+	$(TARGET)/quick/tidemill demo --speed $(SPEED)
 
 test: ## all tests
 	$(CARGO) test --workspace --locked --no-fail-fast

@@ -11,7 +11,6 @@
 //! cannot be merged from its parts, also the rows, in the order of time ([`history`]). Released when rows
 //! are taken back, and once the watermark says that a session is final.
 
-mod calls;
 mod history;
 mod timeline;
 
@@ -25,10 +24,10 @@ use tidemill_delta::{Delta, Micros, batch, relaxed};
 use tidemill_plan::{Bound, SessionPlan};
 use tidemill_state::KeyTable;
 
+use crate::aggregate::Calls;
 use crate::event_time::{out_of_range, raw_times, span_in, times_from_raw, to_micros, unit_of};
 use crate::row_order::same_values;
 use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
-use calls::Calls;
 use history::History;
 use timeline::{Snapshot, Timeline};
 
@@ -328,6 +327,10 @@ impl Operator for Session {
             (Some(bound), Some(Reverse((end, _)))) => bound.is_final(*end, watermark),
             _ => false,
         }
+    }
+
+    fn recomputations(&self) -> u64 {
+        self.calls.recomputations()
     }
 
     fn state(&self) -> StateSize {

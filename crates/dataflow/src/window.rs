@@ -4,13 +4,15 @@
 //! multiples of `slide` plus the origin, and each window that holds the row's time gives a copy of
 //! the row with the window's start and end, with the row's multiplicity. A row whose time is NULL
 //! is in no window; a row with a window that reaches beyond what the time's type can express goes to the
-//! error side. State: none.
+//! error side. With `panes`, the rows of a batch that are equal but for their times within a pane are
+//! added up before they are copied: overlapping windows then cost by distinct row, not by row. State: none.
 
-use arrow::array::{Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_delta::{Delta, batch, relaxed};
 use tidemill_plan::WindowPlan;
+use tidemill_state::KeyTable;
 
 use crate::event_time::{out_of_range, raw_times, span_in, times_from_raw, unit_of};
 use crate::{Operator, OperatorError, RowError, StepCx};
@@ -25,6 +27,7 @@ pub struct Window {
     /// Inside `low..=high` no sum can overflow, so that the usual row needs no checks.
     low: i64,
     high: i64,
+    panes: bool,
     schema: SchemaRef,
 }
 
@@ -53,7 +56,8 @@ impl Window {
         let origin = span_in(unit, plan.origin)?.rem_euclid(slide);
         let margin = size + 2 * slide;
         let (low, high) = (i64::MIN + margin, i64::MAX - margin);
-        Ok(Window { time: plan.time, time_type, size, slide, origin, low, high, schema: relaxed(&output_schema) })
+        let schema = relaxed(&output_schema);
+        Ok(Window { time: plan.time, time_type, size, slide, origin, low, high, panes: plan.panes, schema })
     }
 
     /// The start of the last window that begins at or before `time`.
@@ -116,6 +120,50 @@ impl Window {
         Ok(out)
     }
 
+    /// The rows that differ in more than their time within a pane, with the sums of their multiplicities.
+    fn merge_panes(&self, delta: &Delta) -> Result<Delta, OperatorError> {
+        let column = delta.rows.column(self.time);
+        let times = raw_times(column)?;
+        let (low, high) = (self.low, self.high);
+        if column.null_count() > 0 || times.iter().any(|time| *time < low || *time > high) {
+            return Ok(delta.clone());
+        }
+        let panes = Int64Array::from_iter_values(self.panes_of(&times));
+        let mut columns = delta.rows.columns().to_vec();
+        columns[self.time] = std::sync::Arc::new(panes) as ArrayRef;
+        let types = columns.iter().map(|c| c.data_type().clone()).collect();
+        let (mut ids, mut first) = (Vec::new(), Vec::new());
+        KeyTable::new(types)?.intern(&columns, delta.len(), &mut ids, |id| first.push(id))?;
+        let mut sums = vec![0i64; first.len()];
+        let mut rows = Vec::with_capacity(first.len());
+        for (row, id) in ids.iter().enumerate() {
+            // Numbers are handed out in the order of the rows.
+            if *id as usize == rows.len() {
+                rows.push(row as u32);
+            }
+            sums[*id as usize] += delta.weight(row);
+        }
+        let mut at = 0;
+        rows.retain(|_| {
+            at += 1;
+            sums[at - 1] != 0
+        });
+        sums.retain(|sum| *sum != 0);
+        Ok(Delta::new(take_record_batch(&delta.rows, &UInt32Array::from(rows))?, sums.into()))
+    }
+
+    /// The start of the pane of each time; all are far from the ends of what the type can express.
+    fn panes_of(&self, times: &[i64]) -> impl Iterator<Item = i64> {
+        let mut pane = i64::MAX;
+        times.iter().map(move |time| {
+            // Neighbouring rows mostly share their pane, which saves the division.
+            if *time < pane || time - pane >= self.slide {
+                pane = self.last_start(*time);
+            }
+            pane
+        })
+    }
+
     fn expand(&self, delta: &Delta, errors: &mut Vec<RowError>) -> Result<Option<Delta>, OperatorError> {
         let Expansion { rows, starts } = self.windows(delta, errors)?;
         if rows.is_empty() {
@@ -140,6 +188,7 @@ impl Operator for Window {
     fn step(&mut self, cx: &mut StepCx<'_>, inputs: &mut [Vec<Delta>]) -> Result<Vec<Delta>, OperatorError> {
         let mut out = Vec::with_capacity(inputs[0].len());
         for delta in inputs[0].drain(..) {
+            let delta = if self.panes { self.merge_panes(&delta)? } else { delta };
             out.extend(self.expand(&delta, cx.errors)?);
         }
         Ok(out)

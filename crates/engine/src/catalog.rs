@@ -79,6 +79,11 @@ impl CatalogState {
         self.reads.iter().filter(|(_, reads)| reads.contains(&id)).map(|(reader, _)| *reader).collect()
     }
 
+    /// What a relation reads directly.
+    pub(crate) fn inputs(&self, id: RelationId) -> impl Iterator<Item = RelationId> + '_ {
+        self.reads.get(&id).into_iter().flatten().copied()
+    }
+
     /// A name for an error message.
     pub(crate) fn describe(&self, id: RelationId) -> String {
         if let Some(sink) = self.sinks.values().find(|s| s.id == id) {

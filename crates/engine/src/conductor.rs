@@ -73,6 +73,8 @@ struct InFlight {
     /// Changes of tables and side tables, visible with the epoch.
     writes: Vec<(RelationId, Delta)>,
     replies: Vec<Reply<Epoch>>,
+    /// The watermarks that moved with it.
+    watermarks: Vec<(RelationId, Micros)>,
     /// Views that are live from this epoch on.
     live: Vec<RelationId>,
     /// Views whose creators learn with this epoch that they are live.

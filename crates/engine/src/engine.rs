@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) ddl: tokio::sync::Mutex<()>,
     /// One statement at a time reads rows in order to change them.
     pub(crate) dml: tokio::sync::Mutex<()>,
+    /// One view at a time is verified: it reads all of its inputs.
+    pub(crate) verifying: Arc<tokio::sync::Mutex<()>>,
     next_id: AtomicU64,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -145,6 +147,7 @@ impl Engine {
             awake,
             ddl: tokio::sync::Mutex::new(()),
             dml: tokio::sync::Mutex::new(()),
+            verifying: Arc::default(),
             next_id: AtomicU64::new(IDS_PER_OBJECT),
             thread: Mutex::new(None),
             guards: Mutex::new(None),

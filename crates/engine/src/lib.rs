@@ -6,6 +6,7 @@ mod catalog;
 mod conductor;
 mod config;
 mod define;
+mod difference;
 mod engine;
 mod event_time;
 mod published;

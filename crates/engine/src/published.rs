@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::RwLock;
-use tidemill_delta::{Delta, Epoch};
+use tidemill_delta::{Delta, Epoch, Micros, NO_WATERMARK};
 use tidemill_plan::RelationId;
 use tidemill_sql::{Relation, Snapshot, SqlError};
 use tidemill_state::Collection;
@@ -70,6 +70,8 @@ impl Shown {
 pub(crate) struct State {
     pub(crate) epoch: Epoch,
     pub(crate) shown: BTreeMap<RelationId, Shown>,
+    /// The watermarks that were in force in that epoch.
+    pub(crate) watermarks: BTreeMap<RelationId, Micros>,
 }
 
 /// The state, and a way to wait for it to move.
@@ -105,7 +107,7 @@ impl Published {
             .filter(|(_, s)| s.visible)
             .filter_map(|(id, s)| s.rows.clone().map(|rows| (*id, rows)))
             .collect();
-        Arc::new(Rows { epoch: state.epoch, rows })
+        Arc::new(Rows { epoch: state.epoch, rows, watermarks: state.watermarks.clone() })
     }
 }
 
@@ -113,11 +115,18 @@ impl Published {
 pub(crate) struct Rows {
     epoch: Epoch,
     rows: BTreeMap<RelationId, Collection>,
+    watermarks: BTreeMap<RelationId, Micros>,
 }
 
 impl Rows {
     pub(crate) fn collection(&self, id: RelationId) -> Option<&Collection> {
         self.rows.get(&id)
+    }
+
+    /// The watermark of whatever is made from these sources and tables: the least of theirs.
+    pub(crate) fn watermark(&self, sources: impl IntoIterator<Item = RelationId>) -> Micros {
+        let all = sources.into_iter().map(|s| self.watermarks.get(&s).copied().unwrap_or(NO_WATERMARK));
+        all.min().unwrap_or(NO_WATERMARK)
     }
 }
 

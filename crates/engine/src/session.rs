@@ -4,13 +4,17 @@ mod cursor;
 mod definitions;
 mod parameters;
 mod show;
+mod verify;
 mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use std::panic::AssertUnwindSafe;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
+use futures::FutureExt;
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     CopyOptions, Description, Notice, Param, Relation, RelationKind, SqlError, Statement, StatementKind, SubscribeTo,
@@ -116,8 +120,8 @@ impl Session {
             }
             kind => {
                 let inner = &self.engine.inner;
-                let described = inner.planner.describe(inner.catalog().as_ref(), kind, types);
-                described.map_err(|error| error.in_text(&statement.text))
+                let described = async { inner.planner.describe(inner.catalog().as_ref(), kind, types) };
+                caught(described).await.map_err(|error| error.in_text(&statement.text))
             }
         }
     }
@@ -129,7 +133,7 @@ impl Session {
             let message = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(SqlError::new("25P02", message));
         }
-        let result = self.run(&statement.kind, &statement.text, params).await;
+        let result = caught(Box::pin(self.run(&statement.kind, &statement.text, params))).await;
         let result = result.map_err(|error| error.in_text(&statement.text));
         if result.is_err() {
             self.fail_transaction();
@@ -159,8 +163,9 @@ impl Session {
             StatementKind::Subscribe(to) => Ok(Response::Subscribe(self.subscribe(to)?)),
             StatementKind::Explain(what) => self.explain(what),
             StatementKind::Show(what) => self.show(what),
+            StatementKind::Verify(name) => self.verify(name).await,
             StatementKind::Set { name, value } => {
-                self.parameters.set(name, value.as_deref());
+                self.parameters.set(name, value.as_deref())?;
                 Ok(Response::Done("SET".into()))
             }
             StatementKind::Reset(name) => {
@@ -184,7 +189,16 @@ impl Session {
         let inner = &self.engine.inner;
         // The catalog first: what it names is in the rows, which only gain relations after it.
         let catalog = inner.catalog();
-        inner.planner.query(catalog, inner.published.snapshot(), query, params).await
+        self.in_time(inner.planner.query(catalog, inner.published.snapshot(), query, params)).await
+    }
+
+    /// Waits for reading work, but no longer than the session's `statement_timeout`.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, SqlError>>) -> Result<T, SqlError> {
+        let Some(limit) = self.parameters.statement_timeout() else { return work.await };
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let message = format!("the statement took more than {} ms", limit.as_millis());
+            Err(SqlError::new(state::QUERY_CANCELED, message).hint("SET statement_timeout = 0 takes the limit away."))
+        })
     }
 
     fn subscribe(&self, to: &SubscribeTo) -> Result<Subscription, SqlError> {
@@ -286,6 +300,16 @@ impl Session {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+}
+
+/// A statement's work: a panic, always a bug of ours, ends that statement only.
+async fn caught<T>(work: impl Future<Output = Result<T, SqlError>>) -> Result<T, SqlError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
+        tracing::error!(panic = text, "a statement panicked");
+        Err(SqlError::internal(format!("the statement failed by a bug: {text}")))
+    })
 }
 
 /// Whether statements may change a relation's rows.

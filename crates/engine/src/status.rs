@@ -36,7 +36,7 @@ pub struct RelationStatus {
     pub rows: u64,
     /// Bytes held now, by the rows and the operators' state.
     pub bytes: u64,
-    /// How often an operator without an incremental rule recomputed a partition.
+    /// How often an operator without an incremental rule recomputed a partition or a group.
     pub recomputations: u64,
     /// The watermark in microseconds, if there is one.
     pub watermark: Option<i64>,

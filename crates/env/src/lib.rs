@@ -1,8 +1,14 @@
 //! The outside world behind one door.
 //!
-//! Engine code never asks the operating system for the time: it asks an [`Env`], so that a run can
-//! be repeated exactly. The real world is [`Env::real`]; a test uses [`Env::simulated`] and moves
-//! its [`ManualClock`] itself.
+//! Engine code never asks the operating system for the time or for a file: it asks an [`Env`], so
+//! that a run can be repeated exactly. The real world is [`Env::real`]; a test uses
+//! [`Env::simulated`], moves its [`ManualClock`] itself and pulls the plug of its [`SimulatedDisk`].
+
+#![allow(clippy::disallowed_methods, reason = "this crate is the door that the others are sent to")]
+
+mod disk;
+
+pub use disk::{Disk, DiskFile, DiskLock, Fate, Fault, Operation, RealDisk, SimulatedDisk};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -59,17 +65,28 @@ impl Clock for ManualClock {
 #[derive(Clone)]
 pub struct Env {
     clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
 }
 
 impl Env {
     /// The operating system.
     pub fn real() -> Self {
-        Env { clock: Arc::new(SystemClock { origin: Instant::now() }) }
+        Env { clock: Arc::new(SystemClock { origin: Instant::now() }), disk: Arc::new(RealDisk) }
     }
 
-    /// A world in which only the given clock moves.
+    /// A world in which only the given clock moves, with an empty disk in memory.
     pub fn simulated(clock: Arc<ManualClock>) -> Self {
-        Env { clock }
+        Env { clock, disk: Arc::new(SimulatedDisk::default()) }
+    }
+
+    /// The same world with another disk.
+    pub fn with_disk(self, disk: Arc<dyn Disk>) -> Self {
+        Env { disk, ..self }
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Wall-clock time in microseconds since the Unix epoch.

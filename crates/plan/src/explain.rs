@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{AggregatePlan, Bound, Dataflow, JoinPlan, Node, NodeId, Op, Route, SessionPlan, TopNPlan};
+use crate::{AggregateCall, AggregatePlan, Bound, Dataflow, JoinPlan, Node, NodeId, Op, Route, SessionPlan, TopNPlan};
 
 /// The dataflow for people, one line a node, inputs indented below the node that reads them.
 ///
@@ -19,7 +19,15 @@ pub fn explain(dataflow: &Dataflow) -> Vec<String> {
 fn explain_node(dataflow: &Dataflow, id: NodeId, depth: usize, lines: &mut Vec<String>) {
     let node = &dataflow.nodes[id];
     let mut line = format!("{:indent$}{}", "", describe(dataflow, node), indent = depth * 2);
-    let kind = if matches!(node.op, Op::Recompute(_)) { "recompute" } else { "incremental" };
+    let kind = match &node.op {
+        Op::Recompute(_) => "recompute",
+        Op::Aggregate(AggregatePlan { calls, .. }) | Op::Session(SessionPlan { calls, .. })
+            if calls.iter().any(AggregateCall::is_recomputed) =>
+        {
+            "recompute of changed groups"
+        }
+        _ => "incremental",
+    };
     let output = if node.append_only { "append-only" } else { "updating" };
     let _ = write!(line, "  [{kind}, {output}{}]", state(dataflow, node));
     lines.push(line);
@@ -66,10 +74,11 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
         }
         Op::Window(w) => {
             format!(
-                "Hop {} slide {} size {}",
+                "Hop {} slide {} size {}{}",
                 names(dataflow, input(0), &[w.time]),
                 duration(w.slide),
-                duration(w.size)
+                duration(w.size),
+                if w.panes { ", added up by pane" } else { "" }
             )
         }
         Op::Aggregate(AggregatePlan { keys, calls, on_close, .. }) => {
@@ -145,9 +154,13 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
     };
     match &node.op {
         Op::Input(_) | Op::Map(_) | Op::Window(_) | Op::Union => String::new(),
-        Op::Aggregate(a) if a.keys.is_empty() => ", state: one group".into(),
-        Op::Aggregate(a) => format!(", state: groups, {}", until(0, &a.closes)),
-        Op::Session(s) => format!(", state: open sessions, {}", until(0, &s.closes)),
+        Op::Aggregate(a) if a.keys.is_empty() => format!(", state: one group{}", values(&a.calls, a.append_only)),
+        Op::Aggregate(a) => {
+            format!(", state: groups{}, {}", values(&a.calls, a.append_only), until(0, &a.closes))
+        }
+        Op::Session(s) => {
+            format!(", state: open sessions{}, {}", values(&s.calls, s.append_only), until(0, &s.closes))
+        }
         Op::Join(j) => format!(", state: left rows, {}; right rows, {}", until(0, &j.evict[0]), until(1, &j.evict[1])),
         Op::AsOf(a) => match a.evict {
             Some(_) => {
@@ -161,6 +174,16 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
         Op::TopN(t) => format!(", state: all rows, {}", until(0, &t.closes)),
         Op::Recompute(_) => ", state: all rows of its inputs, unbounded".into(),
         Op::CloseGate(g) => format!(", state: rows not yet final, {}", until(0, &Some(g.closes))),
+    }
+}
+
+/// The aggregates that remember more than a number per group.
+fn values(calls: &[AggregateCall], append_only: bool) -> String {
+    let kept: Vec<_> = calls.iter().filter(|c| c.keeps_values(append_only)).map(|c| c.label.as_str()).collect();
+    match kept.as_slice() {
+        [] => String::new(),
+        [first, second, _, ..] => format!(" with all values of {first}, {second} and {} more", kept.len() - 2),
+        few => format!(" with all values of {}", few.join(", ")),
     }
 }
 

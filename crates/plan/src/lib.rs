@@ -5,12 +5,16 @@
 //! that only the SQL front end knows how to evaluate come in as trait objects ([`Scalar`],
 //! [`Recompute`]) that work on whole batches.
 
+mod exact_sum;
 mod explain;
+mod moments;
 mod node;
 mod scalar;
 mod time;
 
+pub use exact_sum::{ExactSum, decimal_average};
 pub use explain::explain;
+pub use moments::Moments;
 pub use node::{
     AggregateCall, AggregateFunction, AggregatePlan, AsOfPlan, CloseGatePlan, ColumnPath, Dataflow, Edge, Input,
     JoinKind, JoinPlan, MapPlan, Node, NodeId, Op, OrderBy, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,

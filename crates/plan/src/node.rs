@@ -145,6 +145,10 @@ pub struct WindowPlan {
     pub slide: Micros,
     /// Shifts all windows, in microseconds.
     pub origin: Micros,
+    /// Whether nothing above reads the time, but only the windows: then rows of one pane (the time between
+    /// two starts) that are equal otherwise may come out as one row, with the sum of their multiplicities and any time
+    /// of the pane. Needs a size that is a multiple of the slide.
+    pub panes: bool,
 }
 
 /// Groups and their aggregates. Output: the key columns, then one column per call.
@@ -178,6 +182,19 @@ pub struct AggregateCall {
     pub data_type: DataType,
     /// As the user wrote it.
     pub label: String,
+}
+
+impl AggregateCall {
+    /// Whether it is computed from all of its group's rows whenever the group changes.
+    pub fn is_recomputed(&self) -> bool {
+        matches!(self.function, AggregateFunction::FromRows(_))
+    }
+
+    /// Whether it has to remember all values, or all distinct ones, not just a number.
+    pub fn keeps_values(&self, append_only: bool) -> bool {
+        let extreme = matches!(self.function, AggregateFunction::Min | AggregateFunction::Max);
+        self.is_recomputed() || self.distinct || extreme && !append_only
+    }
 }
 
 /// Aggregate functions. NULL arguments are skipped, as in SQL.

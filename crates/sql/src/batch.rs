@@ -52,12 +52,45 @@ pub(crate) async fn run(
     plan: LogicalPlan,
 ) -> Result<QueryRows, SqlError> {
     let (names, casts) = (result_names(&plan), cast_fields(&plan));
-    let state = session_now(planner);
-    let plan = over_snapshot(plan, &snapshot).map_err(sql_error)?;
-    let physical = state.create_physical_plan(&plan).await.map_err(sql_error)?;
-    let schema = output_schema(&physical.schema(), &names, &casts);
-    let batches = collect(&state, physical, &schema).await?;
+    let prepared = prepare(planner, plan, &snapshot).await?;
+    let schema = output_schema(&prepared.plan.schema(), &names, &casts);
+    let batches = collect(prepared, &schema).await?;
     Ok(QueryRows { schema, batches })
+}
+
+/// A query over a snapshot, ready to run.
+pub(crate) struct Prepared {
+    state: SessionState,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
+/// Makes a plan run over a snapshot.
+pub(crate) async fn prepare(
+    planner: &Planner,
+    plan: LogicalPlan,
+    snapshot: &Arc<dyn Snapshot>,
+) -> Result<Prepared, SqlError> {
+    let state = session_now(planner);
+    let plan = over_snapshot(plan, snapshot).map_err(sql_error)?;
+    let plan = state.create_physical_plan(&plan).await.map_err(sql_error)?;
+    Ok(Prepared { state, plan })
+}
+
+/// Runs a query, and hands its rows on in another schema's names and types as they come.
+pub(crate) async fn stream(
+    query: Prepared,
+    schema: &SchemaRef,
+    each: &mut (dyn FnMut(RecordBatch) -> Result<(), SqlError> + Send),
+) -> Result<(), SqlError> {
+    let context = Arc::new(TaskContext::from(&query.state).with_runtime(runtime()?));
+    let mut stream = execute_stream(query.plan, context).map_err(run_error)?;
+    while let Some(batch) = stream.next().await {
+        let batch = conform(&batch.map_err(run_error)?, schema)?;
+        if batch.num_rows() > 0 {
+            each(batch)?;
+        }
+    }
+    Ok(())
 }
 
 /// The planner's session with the time of this statement.
@@ -88,24 +121,16 @@ fn output_schema(schema: &Schema, names: &[String], casts: &[Option<Arc<Field>>]
     Arc::new(Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>()))
 }
 
-async fn collect(
-    state: &SessionState,
-    plan: Arc<dyn ExecutionPlan>,
-    schema: &SchemaRef,
-) -> Result<Vec<RecordBatch>, SqlError> {
-    let runtime = runtime()?;
+async fn collect(query: Prepared, schema: &SchemaRef) -> Result<Vec<RecordBatch>, SqlError> {
     // Freed when the query has ended or was dropped; what the caller then keeps is no longer counted.
-    let reservation = MemoryConsumer::new("result").register(&runtime.memory_pool);
-    let context = Arc::new(TaskContext::from(state).with_runtime(runtime));
-    let mut stream = execute_stream(plan, context).map_err(run_error)?;
+    let reservation = MemoryConsumer::new("result").register(&runtime()?.memory_pool);
     let mut batches = Vec::new();
-    while let Some(batch) = stream.next().await {
-        let batch = conform(&batch.map_err(run_error)?, schema)?;
+    let mut keep = |batch: RecordBatch| {
         reservation.try_grow(size(&batch)).map_err(run_error)?;
-        if batch.num_rows() > 0 {
-            batches.push(batch);
-        }
-    }
+        batches.push(batch);
+        Ok(())
+    };
+    stream(query, schema, &mut keep).await?;
     Ok(batches)
 }
 

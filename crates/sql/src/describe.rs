@@ -35,6 +35,10 @@ pub(crate) fn describe(
         },
         StatementKind::Explain(_) => nothing(Some(explain_schema())),
         StatementKind::Show(what) => nothing(Some(show_schema(what))),
+        StatementKind::Verify(name) => {
+            let view = catalog.relation(name.namespace.as_deref(), &name.name);
+            nothing(view.map(|view| verify_schema(&view.schema)))
+        }
         _ => nothing(None),
     })
 }
@@ -52,6 +56,13 @@ fn query_schema(
 /// The column of `EXPLAIN`: a line of the plan per row.
 pub fn explain_schema() -> SchemaRef {
     text_columns(&["QUERY PLAN"])
+}
+
+/// The columns of `VERIFY`: which side has a row (`view` or `query`), how often more than the other, and the row.
+pub fn verify_schema(view: &SchemaRef) -> SchemaRef {
+    let own = [Field::new("side", DataType::Utf8, false), Field::new("times", DataType::Int64, false)];
+    let columns = view.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(own.into_iter().chain(columns).collect::<Vec<_>>()))
 }
 
 /// The columns of a `SHOW`; all are text.

@@ -60,6 +60,8 @@ pub mod state {
     pub const OUT_OF_MEMORY: &str = "53200";
     /// No such type or other object.
     pub const UNDEFINED_OBJECT: &str = "42704";
+    /// A table, or a list in a query, has too many columns.
+    pub const TOO_MANY_COLUMNS: &str = "54011";
     /// The statement nests too deeply.
     pub const STATEMENT_TOO_COMPLEX: &str = "54001";
     /// A table's definition contradicts itself.

@@ -15,6 +15,8 @@ mod describe;
 mod dml;
 mod error;
 mod error_map;
+mod exact;
+mod expansion;
 mod functions;
 mod given;
 mod label;
@@ -26,6 +28,7 @@ mod params;
 mod pg_catalog;
 mod planner;
 mod provider;
+mod regexp;
 mod relation;
 mod rounding;
 mod scalar;
@@ -34,17 +37,20 @@ mod sql_type;
 mod statement;
 mod subqueries;
 mod syntax;
+mod ties;
 mod to_char;
+mod view_query;
 mod window;
 mod window_exec;
 
 pub use datafusion::sql::sqlparser::ast::Query;
 
 pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapshot};
-pub use describe::{explain_schema, show_schema, type_name};
+pub use describe::{explain_schema, show_schema, type_name, verify_schema};
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{
     ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, ObjectName, Piece,
     ShowWhat, Statement, StatementKind, SubscribeTo, parse, split,
 };
+pub use view_query::ViewQuery;

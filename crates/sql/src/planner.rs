@@ -6,11 +6,12 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
+use tidemill_delta::Micros;
 use tidemill_plan::{Dataflow, RelationId};
 
 use crate::session::session;
-use crate::{Catalog, CreateRelation, Notice, Relation, Snapshot, SqlError, StatementKind};
-use crate::{batch, complete, describe, dml, lower, relation};
+use crate::{Catalog, CreateRelation, CreateView, Notice, Relation, Snapshot, SqlError, StatementKind, ViewQuery};
+use crate::{batch, complete, describe, dml, lower, relation, view_query};
 
 /// Plans and runs SQL. Cheap to clone.
 #[derive(Clone)]
@@ -117,6 +118,27 @@ impl Planner {
         columns: &[String],
     ) -> Result<PlannedView, SqlError> {
         lower::plan_view(self, catalog, query, on_close, columns)
+    }
+
+    /// A materialized view's query as a batch; of a view that is emitted on window close, what the watermark (in
+    /// microseconds) has made final.
+    pub fn view_query(
+        &self,
+        catalog: &dyn Catalog,
+        view: &CreateView,
+        watermark: Micros,
+    ) -> Result<ViewQuery, SqlError> {
+        view_query::view_query(self, catalog, view, watermark)
+    }
+
+    /// Runs a view's query over a snapshot, and hands its rows on as they come.
+    pub async fn run_view_query(
+        &self,
+        query: &ViewQuery,
+        snapshot: &Arc<dyn Snapshot>,
+        each: &mut (dyn FnMut(RecordBatch) -> Result<(), SqlError> + Send),
+    ) -> Result<(), SqlError> {
+        view_query::run(self, query, snapshot, each).await
     }
 
     /// The columns of a plain view's query, which is checked on the way.

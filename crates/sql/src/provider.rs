@@ -24,7 +24,7 @@ use crate::as_of;
 use crate::error_map::sql_error;
 use crate::names::tell_apart;
 use crate::syntax::{for_planning, rewrite_tables};
-use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, state};
+use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, expansion, state};
 
 /// How deep views may be nested.
 const VIEW_DEPTH: usize = 64;
@@ -141,7 +141,8 @@ fn rename(plan: LogicalPlan, view: &Relation) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan).project(renamed)?.build()
 }
 
-fn parse_definition(name: &str, definition: &str) -> std::result::Result<ast::Query, SqlError> {
+/// A plain view's query.
+pub(crate) fn parse_definition(name: &str, definition: &str) -> std::result::Result<ast::Query, SqlError> {
     let mut statements = crate::parse(definition)?;
     match statements.pop().map(|s| s.kind) {
         Some(StatementKind::Query(query)) if statements.is_empty() => Ok(*query),
@@ -254,8 +255,12 @@ impl Planner {
         query: &ast::Query,
         context: &mut PlannerContext,
     ) -> std::result::Result<LogicalPlan, SqlError> {
+        expansion::check_lists(query)?;
+        expansion::check_relations(catalog, query)?;
         let mut query = query.clone();
         tell_apart(&mut query);
-        Provider::new(self, catalog).plan(&query, context).map_err(sql_error)
+        let plan = Provider::new(self, catalog).plan(&query, context).map_err(sql_error)?;
+        expansion::check_growth(&plan).map_err(sql_error)?;
+        Ok(plan)
     }
 }

@@ -16,6 +16,7 @@ use tidemill_plan::{Bound, ColumnPath, RelationId, Scalar, ScalarError};
 
 use crate::assign::assign;
 use crate::error_map::sql_error;
+use crate::expansion::MAX_COLUMNS;
 use crate::lower::reading;
 use crate::provider::Provider;
 use crate::scalar::BatchScalar;
@@ -36,6 +37,11 @@ pub(crate) fn create_relation(
 }
 
 fn build(planner: &Planner, id: RelationId, create: &CreateRelation, text: &str) -> Result<Relation, SqlError> {
+    if create.columns.len() > MAX_COLUMNS {
+        let (name, columns) = (&create.name.name, create.columns.len());
+        let message = format!("\"{name}\" has {columns} columns, more than the {MAX_COLUMNS} that are allowed");
+        return Err(SqlError::new(state::TOO_MANY_COLUMNS, message));
+    }
     let primary_key = key_columns(create)?;
     let fields = fields(planner, create, &primary_key)?;
     let columns = Columns { planner, definition: create, fields: &fields };

@@ -12,10 +12,12 @@ use datafusion::optimizer::analyzer::Analyzer;
 use datafusion::prelude::SessionConfig;
 
 use crate::casts::Casts;
+use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
 use crate::numeric::Numbers;
 use crate::operators::Operators;
+use crate::regexp::RegexpGroups;
 use crate::rounding::RoundingCasts;
 use crate::subqueries::Subqueries;
 use crate::window::WindowPlanner;
@@ -41,7 +43,10 @@ pub(crate) fn session() -> SessionState {
 /// Registers what comes on top of DataFusion's functions.
 fn register(state: &mut SessionState) {
     // Registering into a fresh session fails only for functions that it has already.
-    if let Err(error) = datafusion_functions_json::register_all(state).and_then(|()| functions::register(state)) {
+    let registered = datafusion_functions_json::register_all(state)
+        .and_then(|()| functions::register(state))
+        .and_then(|()| exact::register(state));
+    if let Err(error) = registered {
         unreachable!("functions register once: {error}");
     }
 }
@@ -59,6 +64,7 @@ fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + 
         vec![Arc::new(Subqueries::new()), Arc::new(Casts::new(functions)), Arc::new(Numbers::new())];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(RoundingCasts::new()));
+    rules.push(Arc::new(RegexpGroups));
     rules
 }
 

@@ -101,6 +101,8 @@ pub enum StatementKind {
     Explain(Box<StatementKind>),
     /// `SHOW ...`.
     Show(ShowWhat),
+    /// `VERIFY [MATERIALIZED VIEW | VIEW] v`: where a view differs from its query.
+    Verify(ObjectName),
     /// `SET name = value`.
     Set {
         /// The parameter.
@@ -337,6 +339,7 @@ fn statement(reader: &mut Reader<'_>, emit: Option<create::Emit>) -> Result<Stat
             Ok(StatementKind::Subscribe(to))
         }
         "SHOW" => session::show(reader),
+        "VERIFY" => session::verify(reader),
         "DESCRIBE" | "DESC" => session::describe(reader),
         "SET" => session::set(reader),
         "RESET" => session::reset(reader),

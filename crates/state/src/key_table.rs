@@ -22,7 +22,6 @@ pub struct KeyTable {
     types: Vec<DataType>,
     keys: Keys,
     table: HashTable<u32>,
-    hashes: Vec<u64>,
     free: Vec<u32>,
 }
 
@@ -32,12 +31,13 @@ enum Keys {
     /// A column in each number.
     Wide(PackedKeys<[u64; 4]>),
     /// arrow's row format.
-    Rows { converter: RowConverter, rows: Vec<Box<[u8]>> },
+    Rows { converter: RowConverter, rows: Vec<Box<[u8]>>, hashes: Vec<u64> },
 }
 
 /// Keys of fixed-width columns. A bit per column tells NULLs, whose values are zero.
 struct PackedKeys<P> {
     values: Vec<P>,
+    /// Empty until a key has a NULL: most never have, and each look at it may miss the cache.
     nulls: Vec<u8>,
     /// Bits per column.
     widths: Vec<u32>,
@@ -124,10 +124,10 @@ impl KeyTable {
             }
             _ => {
                 let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
-                Keys::Rows { converter: RowConverter::new(fields)?, rows: Vec::new() }
+                Keys::Rows { converter: RowConverter::new(fields)?, rows: Vec::new(), hashes: Vec::new() }
             }
         };
-        Ok(KeyTable { types, keys, table: HashTable::new(), hashes: Vec::new(), free: Vec::new() })
+        Ok(KeyTable { types, keys, table: HashTable::new(), free: Vec::new() })
     }
 
     /// How many keys there are.
@@ -142,7 +142,20 @@ impl KeyTable {
 
     /// One more than the greatest number handed out so far; what arrays indexed by number need.
     pub fn capacity(&self) -> usize {
-        self.hashes.len()
+        match &self.keys {
+            Keys::Narrow(keys) => keys.values.len(),
+            Keys::Wide(keys) => keys.values.len(),
+            Keys::Rows { rows, .. } => rows.len(),
+        }
+    }
+
+    /// Makes room for this many keys, which saves growing step by step.
+    pub fn reserve(&mut self, more: usize) {
+        match &mut self.keys {
+            Keys::Narrow(keys) => keys.reserve(&mut self.table, more),
+            Keys::Wide(keys) => keys.reserve(&mut self.table, more),
+            Keys::Rows { hashes, .. } => self.table.reserve(more, |id| hashes[*id as usize]),
+        }
     }
 
     /// The number of each row's key; new keys get one, and are reported to `added` in order.
@@ -155,10 +168,10 @@ impl KeyTable {
     ) -> Result<(), ArrowError> {
         ids.clear();
         ids.reserve(rows);
-        let KeyTable { keys, table, hashes, free, .. } = self;
+        let KeyTable { keys, table, free, .. } = self;
         match keys {
-            Keys::Narrow(keys) => keys.intern(columns, rows, (table, hashes, free), ids, &mut added),
-            Keys::Wide(keys) => keys.intern(columns, rows, (table, hashes, free), ids, &mut added),
+            Keys::Narrow(keys) => keys.intern(columns, rows, (table, free), ids, &mut added),
+            Keys::Wide(keys) => keys.intern(columns, rows, (table, free), ids, &mut added),
             Keys::Rows { converter, .. } => {
                 let encoded = converter.convert_columns(&one_zero(columns))?;
                 for row in encoded.iter() {
@@ -180,7 +193,7 @@ impl KeyTable {
         match &self.keys {
             Keys::Narrow(keys) => keys.lookup(columns, rows, &self.table, ids),
             Keys::Wide(keys) => keys.lookup(columns, rows, &self.table, ids),
-            Keys::Rows { converter, rows: own } => {
+            Keys::Rows { converter, rows: own, .. } => {
                 for row in converter.convert_columns(&one_zero(columns))?.iter() {
                     let bytes = row.as_ref();
                     let found = self.table.find(hash_bytes(bytes), |id| &*own[*id as usize] == bytes);
@@ -196,7 +209,12 @@ impl KeyTable {
     /// # Panics
     /// When the key is not there.
     pub fn release(&mut self, id: u32) {
-        let entry = self.table.find_entry(self.hashes[id as usize], |other| *other == id);
+        let hash = match &self.keys {
+            Keys::Narrow(keys) => keys.hash_of(id),
+            Keys::Wide(keys) => keys.hash_of(id),
+            Keys::Rows { hashes, .. } => hashes[id as usize],
+        };
+        let entry = self.table.find_entry(hash, |other| *other == id);
         entry.unwrap_or_else(|_| panic!("key {id} released twice")).remove();
         if let Keys::Rows { rows, .. } = &mut self.keys {
             rows[id as usize] = Box::default();
@@ -207,7 +225,7 @@ impl KeyTable {
     /// The key columns of the numbers given.
     pub fn columns(&self, ids: &[u32]) -> Result<Vec<ArrayRef>, ArrowError> {
         match &self.keys {
-            Keys::Rows { converter, rows } => {
+            Keys::Rows { converter, rows, .. } => {
                 let parser = converter.parser();
                 Ok(zero_nulls(converter.convert_rows(ids.iter().map(|id| parser.parse(&rows[*id as usize])))?))
             }
@@ -219,32 +237,31 @@ impl KeyTable {
     /// Bytes of memory, estimated.
     pub fn bytes(&self) -> usize {
         let keys = match &self.keys {
-            Keys::Narrow(keys) => keys.values.capacity() * 17,
-            Keys::Wide(keys) => keys.values.capacity() * 33,
-            Keys::Rows { rows, .. } => {
+            Keys::Narrow(keys) => keys.values.capacity() * 16 + keys.nulls.capacity(),
+            Keys::Wide(keys) => keys.values.capacity() * 32 + keys.nulls.capacity(),
+            Keys::Rows { rows, hashes, .. } => {
                 // Sampled: walking millions of keys for an estimate would cost more than it tells.
                 let sample = rows.len().min(64);
                 let bytes: usize = rows.iter().take(sample).map(|r| r.len()).sum();
-                rows.capacity() * 16 + rows.len() * bytes / sample.max(1)
+                rows.capacity() * 16 + hashes.capacity() * 8 + rows.len() * bytes / sample.max(1)
             }
         };
-        keys + self.hashes.capacity() * 8 + self.table.capacity() * 5
+        keys + self.table.capacity() * 5
     }
 
     fn intern_row(&mut self, bytes: &[u8], added: &mut impl FnMut(u32)) -> u32 {
-        let Keys::Rows { rows, .. } = &mut self.keys else { unreachable!("row table") };
+        let Keys::Rows { rows, hashes, .. } = &mut self.keys else { unreachable!("row table") };
         let hash = hash_bytes(bytes);
         if let Some(id) = self.table.find(hash, |id| &*rows[*id as usize] == bytes) {
             return *id;
         }
         let id = self.free.pop().unwrap_or_else(|| {
             rows.push(Box::default());
-            self.hashes.push(0);
+            hashes.push(0);
             u32::try_from(rows.len() - 1).expect("at most 2^32 keys per operator and worker")
         });
         rows[id as usize] = bytes.into();
-        self.hashes[id as usize] = hash;
-        let hashes = &self.hashes;
+        hashes[id as usize] = hash;
         self.table.insert_unique(hash, id, |id| hashes[*id as usize]);
         added(id);
         id
@@ -269,8 +286,8 @@ fn one_zero(columns: &[ArrayRef]) -> Vec<ArrayRef> {
     columns.iter().map(positive).collect()
 }
 
-/// Where keys are found: the table, the keys' hashes, and the numbers free to use.
-type Places<'a> = (&'a mut HashTable<u32>, &'a mut Vec<u64>, &'a mut Vec<u32>);
+/// Where keys are found: the table, and the numbers free to use.
+type Places<'a> = (&'a mut HashTable<u32>, &'a mut Vec<u32>);
 
 impl<P: Pack> PackedKeys<P> {
     fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<(Vec<P>, Vec<u8>), ArrowError> {
@@ -307,7 +324,7 @@ impl<P: Pack> PackedKeys<P> {
         ids: &mut Vec<u32>,
         added: &mut impl FnMut(u32),
     ) -> Result<(), ArrowError> {
-        let (table, hashes, free) = places;
+        let (table, free) = places;
         let (values, nulls) = self.encode(columns, rows)?;
         let mut last = (P::default(), 0u8, NO_KEY);
         for (i, value) in values.into_iter().enumerate() {
@@ -318,12 +335,11 @@ impl<P: Pack> PackedKeys<P> {
                 continue;
             }
             let hash = value.hash(null);
-            let same = |id: &u32| self.values[*id as usize] == value && self.nulls[*id as usize] == null;
-            let id = match table.find(hash, same) {
+            let id = match table.find(hash, |id| self.is(*id, value, null)) {
                 Some(id) => *id,
                 None => {
-                    let id = self.add(value, null, hash, hashes, free);
-                    table.insert_unique(hash, id, |id| hashes[*id as usize]);
+                    let id = self.add(value, null, free);
+                    table.insert_unique(hash, id, |id| self.hash_of(*id));
                     added(id);
                     id
                 }
@@ -334,16 +350,36 @@ impl<P: Pack> PackedKeys<P> {
         Ok(())
     }
 
-    fn add(&mut self, value: P, null: u8, hash: u64, hashes: &mut Vec<u64>, free: &mut Vec<u32>) -> u32 {
+    #[inline]
+    fn is(&self, id: u32, value: P, null: u8) -> bool {
+        self.values[id as usize] == value && self.nulls_of(id) == null
+    }
+
+    #[inline]
+    fn nulls_of(&self, id: u32) -> u8 {
+        if self.nulls.is_empty() { 0 } else { self.nulls[id as usize] }
+    }
+
+    #[inline]
+    fn hash_of(&self, id: u32) -> u64 {
+        self.values[id as usize].hash(self.nulls_of(id))
+    }
+
+    fn reserve(&mut self, table: &mut HashTable<u32>, more: usize) {
+        self.values.reserve(more);
+        table.reserve(more, |id| self.hash_of(*id));
+    }
+
+    fn add(&mut self, value: P, null: u8, free: &mut Vec<u32>) -> u32 {
         let id = free.pop().unwrap_or_else(|| {
             self.values.push(P::default());
-            self.nulls.push(0);
-            hashes.push(0);
             u32::try_from(self.values.len() - 1).expect("at most 2^32 keys per operator and worker")
         });
         self.values[id as usize] = value;
-        self.nulls[id as usize] = null;
-        hashes[id as usize] = hash;
+        if null != 0 || !self.nulls.is_empty() {
+            self.nulls.resize(self.values.len(), 0);
+            self.nulls[id as usize] = null;
+        }
         id
     }
 
@@ -357,8 +393,7 @@ impl<P: Pack> PackedKeys<P> {
         let (values, nulls) = self.encode(columns, rows)?;
         for (i, value) in values.into_iter().enumerate() {
             let null = nulls.get(i).copied().unwrap_or(0);
-            let same = |id: &u32| self.values[*id as usize] == value && self.nulls[*id as usize] == null;
-            ids.push(table.find(value.hash(null), same).copied().unwrap_or(NO_KEY));
+            ids.push(table.find(value.hash(null), |id| self.is(*id, value, null)).copied().unwrap_or(NO_KEY));
         }
         Ok(())
     }
@@ -412,6 +447,9 @@ fn pack<T: ArrowPrimitiveType, P: Pack>(
 
 fn unpack_nulls(ids: &[u32], nulls: &[u8], column: usize) -> Option<NullBuffer> {
     let bit = 1u8 << column;
+    if nulls.is_empty() {
+        return None;
+    }
     ids.iter()
         .any(|id| nulls[*id as usize] & bit != 0)
         .then(|| ids.iter().map(|id| nulls[*id as usize] & bit == 0).collect())

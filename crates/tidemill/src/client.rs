@@ -1,7 +1,7 @@
 //! `tidemill sql`: a client for the PostgreSQL wire, interactive or not.
 
 mod command;
-mod connection;
+pub mod connection;
 mod prompt;
 
 use std::io::{IsTerminal, Read};
@@ -24,12 +24,8 @@ Examples:
   tidemill sql --format csv -c 'SELECT * FROM v' > v.csv
   tidemill sql < schema.sql")]
 pub struct Arguments {
-    /// The server's name or address.
-    #[arg(long, default_value = "127.0.0.1", env = "PGHOST")]
-    host: String,
-    /// The server's port.
-    #[arg(long, short, default_value_t = 7432, env = "PGPORT")]
-    port: u16,
+    #[command(flatten)]
+    server: Server,
     /// Statements to run instead of a prompt.
     #[arg(short, long, value_name = "SQL")]
     command: Vec<String>,
@@ -38,10 +34,21 @@ pub struct Arguments {
     format: Format,
 }
 
+/// Which server.
+#[derive(clap::Args)]
+pub struct Server {
+    /// The server's name or address.
+    #[arg(long, default_value = "127.0.0.1", env = "PGHOST")]
+    pub host: String,
+    /// The server's port.
+    #[arg(long, short, default_value_t = 7432, env = "PGPORT")]
+    pub port: u16,
+}
+
 /// Talks to a server.
 pub fn client(arguments: Arguments) -> Result<ExitCode, Failure> {
     let runtime = runtime()?;
-    let (host, port) = (arguments.host.as_str(), arguments.port);
+    let (host, port) = (arguments.server.host.as_str(), arguments.server.port);
     let mut connection = runtime.block_on(Connection::open(host, port, arguments.format))?;
     let mut scripts = arguments.command;
     if scripts.is_empty() && std::io::stdin().is_terminal() {

@@ -10,6 +10,7 @@ mod report;
 mod run;
 mod script;
 mod serve;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Command {
     Sql(client::Arguments),
     /// Parse and plan every statement of a file without reading any source.
     Check(check::Arguments),
+    /// Compare the views of a server with their queries.
+    Verify(verify::Arguments),
     /// Measure.
     Bench(bench::Arguments),
     /// Replay a year of real flights, live.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Sql(arguments) => client::client(arguments),
         Command::Check(arguments) => check::check(arguments),
+        Command::Verify(arguments) => verify::verify(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Demo(arguments) => demo::run(arguments),
     };

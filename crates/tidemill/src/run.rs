@@ -18,7 +18,7 @@ use crate::{Failure, cores, progress, runtime};
 /// Run statements in an engine of their own, and end with their input.
 #[derive(clap::Args)]
 #[command(after_help = "\
-CREATE, INSERT and the like run first, in their order; then the sources start. SELECT answers when
+CREATE, INSERT and the like run first, in their order; then the sources start. SELECT and VERIFY answer when
 all input has been read; SUBSCRIBE prints changes as they come. With a source that never ends, the
 run goes on until ctrl-c, and SELECT answers then.
 
@@ -200,7 +200,7 @@ impl Runner {
 
 /// Whether a statement asks for rows, and so waits for the end of the input.
 fn is_answer(kind: &StatementKind) -> bool {
-    matches!(kind, StatementKind::Query(_) | StatementKind::Show(_))
+    matches!(kind, StatementKind::Query(_) | StatementKind::Show(_) | StatementKind::Verify(_))
         || matches!(kind, StatementKind::CopyTo { what, .. } if is_answer(what))
 }
 

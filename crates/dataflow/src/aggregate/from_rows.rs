@@ -1,6 +1,7 @@
 //! Aggregates without an incremental rule: a group's arguments are kept as a multiset in content
 //! order, and the value is computed from all of them whenever the group changes.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub(super) struct FromRows {
     converter: RowConverter,
     groups: Vec<BTreeMap<Box<[u8]>, i64>>,
     bytes: usize,
+    recomputations: Cell<u64>,
 }
 
 impl FromRows {
@@ -34,10 +36,12 @@ impl FromRows {
             converter: RowConverter::new(fields)?,
             groups: Vec::new(),
             bytes: 0,
+            recomputations: Cell::new(0),
         })
     }
 
     fn value(&self, rows: &BTreeMap<Box<[u8]>, i64>) -> Result<ArrayRef, String> {
+        self.recomputations.set(self.recomputations.get() + 1);
         let parser = self.converter.parser();
         let listed = rows.iter().flat_map(|(row, n)| std::iter::repeat_n(row, usize::try_from(*n).unwrap_or(0)));
         let parsed: Vec<_> = listed.map(|row| parser.parse(row)).collect();
@@ -106,5 +110,9 @@ impl GroupStates for FromRows {
 
     fn bytes(&self) -> usize {
         self.bytes + self.groups.capacity() * 24
+    }
+
+    fn recomputations(&self) -> u64 {
+        self.recomputations.get()
     }
 }

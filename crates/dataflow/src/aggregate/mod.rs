@@ -5,10 +5,11 @@
 //! - Rule: an epoch's rows update the states of the groups they touch; for each touched group the
 //!   row as it was is taken back and the row as it is comes instead, unless they are equal.
 //! - State: per group its key, its number of rows and one state per call, in columns. Calls with
-//!   `DISTINCT` also keep each distinct argument per group with its multiplicity.
+//!   `DISTINCT` also keep each distinct argument per group, once for all calls that share it.
 //! - Released: when the group has no rows left, or when the watermark has made it final (`closes`).
 //!   With `on_close` a group's row comes out once, at that moment.
 
+mod calls;
 mod distinct;
 mod extreme;
 mod from_rows;
@@ -27,7 +28,8 @@ use tidemill_delta::{Delta, Micros, batch};
 use tidemill_plan::AggregatePlan;
 use tidemill_state::KeyTable;
 
-pub(crate) use states::{GroupStates, group_states};
+pub(crate) use calls::Calls;
+use states::GroupStates;
 
 use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
 
@@ -37,7 +39,7 @@ pub struct Aggregate {
     schema: SchemaRef,
     keys: KeyTable,
     groups: Groups,
-    states: Vec<Box<dyn GroupStates>>,
+    calls: Calls,
     /// Groups by when they are final; only with `closes`.
     closing: BTreeMap<Micros, Vec<u32>>,
     /// The groups touched in this step, in order of first touch.
@@ -69,13 +71,12 @@ impl Aggregate {
     /// The operator of a plan, for input rows of shape `input`.
     pub fn new(plan: &AggregatePlan, input: &SchemaRef, schema: SchemaRef) -> Result<Self, OperatorError> {
         let types = plan.keys.iter().map(|k| input.field(*k).data_type().clone()).collect();
-        let states = plan.calls.iter().map(|c| group_states(c, input, plan.append_only)).collect::<Result<_, _>>()?;
         Ok(Aggregate {
             plan: plan.clone(),
             schema,
             keys: KeyTable::new(types)?,
             groups: Groups::default(),
-            states,
+            calls: Calls::new(&plan.calls, input, plan.append_only)?,
             closing: BTreeMap::new(),
             touched: Vec::new(),
             steps: 0,
@@ -95,7 +96,7 @@ impl Aggregate {
         if !new.is_empty() {
             let capacity = self.keys.capacity();
             self.groups.grow(capacity);
-            self.states.iter_mut().for_each(|s| s.grow(capacity));
+            self.calls.grow(capacity);
             if let Some(bound) = self.plan.closes {
                 let place = self.plan.keys.iter().position(|k| *k == bound.column).expect("closes is on a key");
                 let times = micros(&self.keys.columns(&new)?[place])?;
@@ -122,32 +123,7 @@ impl Aggregate {
         for (i, id) in ids.iter().enumerate() {
             self.groups.weight[*id as usize] += diffs.map_or(1, |d| d[i]);
         }
-        for (state, call) in self.states.iter_mut().zip(&self.plan.calls) {
-            let args: Vec<ArrayRef> = call.args.iter().map(|a| delta.rows.column(*a).clone()).collect();
-            match call.filter {
-                None => state.update(ids, diffs, &args)?,
-                Some(filter) => {
-                    let (ids, diffs, args) = filtered(delta.rows.column(filter).as_boolean(), ids, diffs, &args)?;
-                    state.update(&ids, diffs.as_deref(), &args)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The calls' values for the groups given. What cannot be computed is NULL and reported.
-    fn values(&self, ids: &[u32], errors: &mut Vec<RowError>) -> Result<Vec<ArrayRef>, OperatorError> {
-        let mut columns = Vec::with_capacity(self.states.len());
-        for (state, call) in self.states.iter().zip(&self.plan.calls) {
-            let mut failed = Vec::new();
-            columns.push(state.values(ids, &mut failed)?);
-            errors.extend(failed.into_iter().map(|message| RowError {
-                message: format!("{}: {message}", call.label),
-                row: String::new(),
-                weight: 1,
-            }));
-        }
-        Ok(columns)
+        self.calls.update(ids, diffs, &delta.rows)
     }
 
     /// Rows as they were, for the groups that were out.
@@ -157,7 +133,7 @@ impl Aggregate {
         }
         let out: Vec<u32> = self.touched.iter().copied().filter(|id| self.groups.emitted[*id as usize]).collect();
         // An error was reported when the row came out.
-        let values = self.values(&out, &mut Vec::new())?;
+        let values = self.calls.values(&out, &mut Vec::new())?;
         Ok((out, values))
     }
 
@@ -173,7 +149,7 @@ impl Aggregate {
         let mut new_ids: Vec<u32> = old_ids.iter().copied().filter(alive).collect();
         let both = new_ids.len();
         new_ids.extend(self.touched.iter().copied().filter(|id| !self.groups.emitted[*id as usize] && alive(id)));
-        let new_values = self.values(&new_ids, errors)?;
+        let new_values = self.calls.values(&new_ids, errors)?;
 
         let old_places: Vec<u32> = (0..old_ids.len() as u32).filter(|i| alive(&old_ids[*i as usize])).collect();
         let same = same_rows(&old_values, &old_places, &new_values, both)?;
@@ -228,7 +204,7 @@ impl Aggregate {
             self.forget_closing(id, bound);
         }
         self.keys.release(id);
-        self.states.iter_mut().for_each(|s| s.release(id));
+        self.calls.release(id);
         self.groups.weight[id as usize] = 0;
         self.groups.emitted[id as usize] = false;
     }
@@ -263,14 +239,14 @@ impl Aggregate {
         }
         let out = if self.plan.on_close {
             let mut columns = self.keys.columns(&closed)?;
-            columns.extend(self.values(&closed, errors)?);
+            columns.extend(self.calls.values(&closed, errors)?);
             Some(Delta::inserts(batch(self.schema.clone(), columns, closed.len())))
         } else {
             None
         };
         for id in closed {
             self.keys.release(id);
-            self.states.iter_mut().for_each(|s| s.release(id));
+            self.calls.release(id);
             self.groups.weight[id as usize] = 0;
             self.groups.emitted[id as usize] = false;
         }
@@ -316,10 +292,12 @@ impl Operator for Aggregate {
         self.is_global() && !self.started
     }
 
+    fn recomputations(&self) -> u64 {
+        self.calls.recomputations()
+    }
+
     fn state(&self) -> StateSize {
-        let bytes = self.keys.bytes()
-            + self.groups.weight.capacity() * 17
-            + self.states.iter().map(|s| s.bytes()).sum::<usize>();
+        let bytes = self.keys.bytes() + self.groups.weight.capacity() * 17 + self.calls.bytes();
         StateSize { rows: self.keys.len(), bytes }
     }
 }
@@ -331,7 +309,7 @@ impl Aggregate {
         let (mut ids, mut new) = (Vec::new(), false);
         self.keys.intern(&[], 1, &mut ids, |_| new = true)?;
         self.groups.grow(self.keys.capacity());
-        self.states.iter_mut().for_each(|s| s.grow(1));
+        self.calls.grow(1);
         if self.groups.touched[ids[0] as usize] != self.steps {
             self.groups.touched[ids[0] as usize] = self.steps;
             self.touched.push(ids[0]);
@@ -365,27 +343,6 @@ fn equal_values(a: &ArrayRef, b: &ArrayRef) -> Result<BooleanArray, ArrowError> 
         return Ok((0..a.num_rows()).map(|i| Some(a.row(i) == b.row(i))).collect());
     }
     not_distinct(a, b)
-}
-
-type Filtered = (Vec<u32>, Option<Vec<i64>>, Vec<ArrayRef>);
-
-/// The rows where the filter is true.
-fn filtered(
-    mask: &BooleanArray,
-    ids: &[u32],
-    diffs: Option<&[i64]>,
-    args: &[ArrayRef],
-) -> Result<Filtered, ArrowError> {
-    let kept: Vec<u32> =
-        (0..ids.len() as u32).filter(|i| mask.is_valid(*i as usize) && mask.value(*i as usize)).collect();
-    let args = if args.is_empty() {
-        Vec::new()
-    } else {
-        let indices = UInt32Array::from(kept.clone());
-        args.iter().map(|a| take(a, &indices, None)).collect::<Result<_, _>>()?
-    };
-    let diffs = diffs.map(|d| kept.iter().map(|i| d[*i as usize]).collect());
-    Ok((kept.iter().map(|i| ids[*i as usize]).collect(), diffs, args))
 }
 
 /// A timestamp or date column in microseconds.

@@ -7,9 +7,10 @@ use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int6
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
 
+use tidemill_plan::{ExactSum, Moments, decimal_average};
+
 use super::{GroupStates, shared};
 use crate::OperatorError;
-use crate::exact_sum::ExactSum;
 
 /// Whether integers hold the sum.
 fn is_integer(data_type: &DataType) -> bool {
@@ -185,16 +186,6 @@ impl Average {
     }
 }
 
-/// `sum / count` rounded half away from zero, with `digits` more digits after the point.
-fn divide(sum: i128, count: i64, digits: u32) -> Option<i128> {
-    let (count, unit) = (i128::from(count), 10i128.checked_pow(digits)?);
-    // The rest is small, so that sums that leave no room for more digits still have an average.
-    let (whole, rest) = (sum / count, (sum % count).checked_mul(unit)?);
-    let (fraction, rest) = (rest / count, rest % count);
-    let up = i128::from(rest.abs() * 2 >= count.abs()) * sum.signum() * count.signum();
-    whole.checked_mul(unit)?.checked_add(fraction + up)
-}
-
 impl GroupStates for Average {
     fn grow(&mut self, len: usize) {
         self.totals.grow(len);
@@ -215,7 +206,7 @@ impl GroupStates for Average {
             (Sums::Integers(sums), DataType::Decimal128(precision, scale)) => {
                 let digits = u32::try_from(i32::from(*scale) - i32::from(self.arg_scale)).unwrap_or(0);
                 let mut value = |i: usize| {
-                    let average = divide(sums[i], counts[i], digits);
+                    let average = decimal_average(sums[i], counts[i], digits);
                     if average.is_none() {
                         failed.push(format!("the average of {} values is out of range", counts[i]));
                     }
@@ -248,54 +239,9 @@ pub(super) struct Variance {
     groups: Vec<Moments>,
 }
 
-#[derive(Clone, Default)]
-struct Moments {
-    count: i64,
-    sum: ExactSum,
-    squares: ExactSum,
-}
-
 impl Variance {
     pub(super) fn new(sample: bool, root: bool) -> Self {
         Variance { sample, root, groups: Vec::new() }
-    }
-}
-
-impl Moments {
-    fn add(&mut self, value: f64, diff: i64) {
-        self.count += diff;
-        self.sum.add(value, diff);
-        let square = value * value;
-        self.squares.add(square, diff);
-        if square.is_finite() {
-            let lost = value.mul_add(value, -square);
-            if lost != 0.0 {
-                self.squares.add(lost, diff);
-            }
-        }
-    }
-
-    /// `(Σx² - (Σx)²/n) / (n or n-1)`. The difference is formed as `(n Σx² - (Σx)²) / n` from the exact
-    /// parts, so that it does not cancel.
-    fn variance(&self, sample: bool) -> Option<f64> {
-        let divisor = self.count - i64::from(sample);
-        if self.count <= 0 || divisor <= 0 {
-            return None;
-        }
-        if self.sum.is_special() || self.squares.is_special() {
-            return Some(f64::NAN);
-        }
-        let n = self.count as f64;
-        let mut spread = ExactSum::default();
-        for part in self.squares.parts() {
-            spread.add_product(*part, n);
-        }
-        for a in self.sum.parts() {
-            for b in self.sum.parts() {
-                spread.add_product(-*a, *b);
-            }
-        }
-        Some((spread.value() / n / divisor as f64).max(0.0))
     }
 }
 

@@ -4,7 +4,6 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_plan::{AggregateCall, AggregateFunction};
 
-use super::distinct::Distinct;
 use super::extreme::{AppendOnlyExtreme, Extreme};
 use super::from_rows::FromRows;
 use super::numeric::{Average, Sum, Variance};
@@ -12,7 +11,7 @@ use super::{args_type, shared};
 use crate::OperatorError;
 
 /// One aggregate's states, by group number.
-pub(crate) trait GroupStates: Send {
+pub(super) trait GroupStates: Send {
     /// Makes room for groups up to `len`; new ones are empty.
     fn grow(&mut self, len: usize);
     /// Adds rows: row `i` belongs to group `ids[i]` and counts `diffs[i]` times (+1 if `None`).
@@ -23,28 +22,19 @@ pub(crate) trait GroupStates: Send {
     fn release(&mut self, id: u32);
     /// Bytes of memory, estimated.
     fn bytes(&self) -> usize;
-}
-
-/// The states for a call over rows of shape `input`.
-pub(crate) fn group_states(
-    call: &AggregateCall,
-    input: &SchemaRef,
-    append_only: bool,
-) -> Result<Box<dyn GroupStates>, OperatorError> {
-    // MIN and MAX of distinct values are MIN and MAX.
-    let needless =
-        matches!(call.function, AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Bool { .. });
-    // With DISTINCT the inner state sees a value come or go, so it must be able to take back,
-    // unless nothing is ever taken back.
-    let inner = plain_states(call, input, append_only)?;
-    if call.distinct && !needless {
-        let types = call.args.iter().map(|a| input.field(*a).data_type().clone()).collect();
-        return Ok(Box::new(Distinct::new(types, inner)?));
+    /// How often a value was computed from all of its group's rows.
+    fn recomputations(&self) -> u64 {
+        0
     }
-    Ok(inner)
 }
 
-fn plain_states(
+/// Whether distinct arguments make a difference: MIN and MAX of distinct values are MIN and MAX.
+pub(super) fn needs_distinct(function: &AggregateFunction) -> bool {
+    !matches!(function, AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Bool { .. })
+}
+
+/// The states for a call over rows of shape `input`, `DISTINCT` left aside.
+pub(super) fn states(
     call: &AggregateCall,
     input: &SchemaRef,
     append_only: bool,

@@ -329,7 +329,9 @@ impl Side {
 
     fn reindex(&mut self, len: usize) -> Result<(), OperatorError> {
         let types = self.columns.iter().map(|c| self.store.schema().field(*c).data_type().clone()).collect();
-        self.keys = KeyTable::new(types)?;
+        let keys = std::mem::replace(&mut self.keys, KeyTable::new(types)?).len();
+        // About as many keys as rows have stayed, and not more than there were.
+        self.keys.reserve(keys.min(len));
         (self.heads, self.nexts, self.key_of) = (Vec::new(), Vec::with_capacity(len), Vec::with_capacity(len));
         let rows: Vec<u32> = (0..len as u32).collect();
         let mut keys = Vec::new();

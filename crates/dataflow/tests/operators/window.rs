@@ -52,9 +52,33 @@ proptest! {
         slide in 1..15i64,
         origin in -20..20i64,
     ) {
-        let plan = WindowPlan { time: 0, size, slide, origin };
+        let plan = WindowPlan { time: 0, size, slide, origin, panes: false };
         check(&mut window(&plan), &input(), &epochs, |input| reference(&plan, input));
     }
+
+    /// What is left when the times are not read is the same, in no more rows.
+    #[test]
+    fn panes_add_up_to_the_same(epochs in histories(rows(), true), slide in 1..15i64, times in 1..6i64, origin in -20..20i64) {
+        let plan = WindowPlan { time: 0, size: slide * times, slide, origin, panes: false };
+        let (mut plain, mut merging) = (window(&plan), window(&WindowPlan { panes: true, ..plan }));
+        for epoch in &epochs {
+            let (plain, plain_rows) = without_times(&mut plain, epoch);
+            let (merged, merged_rows) = without_times(&mut merging, epoch);
+            prop_assert_eq!(plain, merged);
+            prop_assert!(merged_rows <= plain_rows);
+        }
+    }
+}
+
+/// An epoch's output without its first column, and how many rows listed it.
+fn without_times(window: &mut Window, epoch: &Epoch) -> (Bag, usize) {
+    let deltas = epoch.batches.iter().map(|rows| crate::history::delta(&input(), rows)).collect();
+    let mut errors = Vec::new();
+    let mut cx = StepCx { epoch: 0, watermark: epoch.watermark, errors: &mut errors };
+    let out = window.step(&mut cx, &mut [deltas]).expect("goes on");
+    let mut bag = Bag::new();
+    add(&mut bag, out.iter().flat_map(crate::history::rows_of).map(|(row, n)| (row[1..].to_vec(), n)));
+    (bag, out.iter().map(Delta::len).sum())
 }
 
 /// A row-wise operator's output is net where its input is.
@@ -69,7 +93,7 @@ fn net(mut epochs: Vec<Epoch>) -> Vec<Epoch> {
 
 #[test]
 fn windows_out_of_range_are_errors() {
-    let plan = WindowPlan { time: 0, size: 10, slide: 5, origin: 0 };
+    let plan = WindowPlan { time: 0, size: 10, slide: 5, origin: 0, panes: false };
     let mut errors = Vec::new();
     let times = [i64::MIN, i64::MIN + 9, i64::MAX - 20, i64::MAX - 1, i64::MAX];
     let rows = times.iter().map(|t| (vec![int(*t), int(1)], 2)).collect();
@@ -81,7 +105,7 @@ fn windows_out_of_range_are_errors() {
 
 fn one_column(unit: TimeUnit, column: ArrayRef) -> (Window, Delta) {
     let time = DataType::Timestamp(unit, None);
-    let plan = WindowPlan { time: 0, size: 2_000, slide: 1_000, origin: 0 };
+    let plan = WindowPlan { time: 0, size: 2_000, slide: 1_000, origin: 0, panes: false };
     let input = crate::history::schema(&[("t", time.clone())]);
     let output = crate::history::schema(&[("t", time.clone()), ("s", time.clone()), ("e", time)]);
     let window = Window::new(&plan, &[input.clone()], output).expect("a good plan");
@@ -104,7 +128,7 @@ fn other_units() {
     let (mut window, delta) = one_column(TimeUnit::Nanosecond, Arc::new(TimestampNanosecondArray::from(vec![-1])));
     assert_eq!(run(&mut window, delta).len(), 2);
     let time = DataType::Timestamp(TimeUnit::Second, None);
-    let plan = WindowPlan { time: 0, size: 1_500_000, slide: 1_500_000, origin: 0 };
+    let plan = WindowPlan { time: 0, size: 1_500_000, slide: 1_500_000, origin: 0, panes: false };
     let schema = crate::history::schema(&[("t", time)]);
     assert!(Window::new(&plan, &[schema.clone()], schema).is_err(), "seconds cannot express 1.5 s");
 }

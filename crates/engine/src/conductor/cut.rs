@@ -69,6 +69,7 @@ impl Conductor {
             epoch,
             began: self.shared.env.monotonic_nanos(),
             writes: cut.writes,
+            watermarks: cut.begin.watermarks.clone(),
             replies: cut.replies,
             tell: cut.tell.into_iter().chain(cut.live.iter().copied()).collect(),
             live: cut.live,
@@ -477,7 +478,11 @@ impl Conductor {
             self.reached.remove(id);
             self.in_force.remove(id);
             self.catching_up.remove(id);
-            self.shared.published.state.write().shown.remove(id);
+            {
+                let mut state = self.shared.published.state.write();
+                state.shown.remove(id);
+                state.watermarks.remove(id);
+            }
             self.shared.stats.lock().forget(*id);
         }
     }

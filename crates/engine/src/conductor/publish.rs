@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::error::ArrowError;
 use tidemill_dataflow::Output;
-use tidemill_delta::{Delta, Epoch, consolidate};
+use tidemill_delta::{Delta, Epoch, Micros, consolidate};
 use tidemill_plan::RelationId;
 use tidemill_sql::SqlError;
 use tidemill_state::Collection;
@@ -51,7 +51,7 @@ impl Conductor {
                 Output::Changes { .. } | Output::Failed { .. } => {}
             }
         }
-        self.show(epoch, changes, &flight.live);
+        self.show(epoch, changes, &flight.live, &flight.watermarks);
         self.shared.published.announce(epoch);
         self.note_latency(flight.began, flight.rows);
         if no_errors {
@@ -66,7 +66,13 @@ impl Conductor {
         }
     }
 
-    fn show(&mut self, epoch: Epoch, changes: BTreeMap<RelationId, Vec<Delta>>, live: &[RelationId]) {
+    fn show(
+        &mut self,
+        epoch: Epoch,
+        changes: BTreeMap<RelationId, Vec<Delta>>,
+        live: &[RelationId],
+        watermarks: &[(RelationId, Micros)],
+    ) {
         let limit = self.shared.config.history_bytes;
         // Merging rows may take long, so it is done beside the readers' state, and then swapped in.
         let mut next: Vec<(RelationId, Option<(Delta, Collection)>, u64)> = Vec::with_capacity(changes.len());
@@ -92,6 +98,7 @@ impl Conductor {
                 shown.show(epoch);
             }
         }
+        state.watermarks.extend(watermarks.iter().copied());
         state.epoch = epoch;
     }
 

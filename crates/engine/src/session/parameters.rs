@@ -1,6 +1,9 @@
-//! Run-time parameters: clients set and ask for them; none changes an answer.
+//! Run-time parameters: clients set and ask for them; only `statement_timeout` has an effect.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidemill_sql::{SqlError, state};
 
 /// Name and value of those that have one from the start.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -34,17 +37,33 @@ pub(super) struct Parameters {
 
 impl Parameters {
     /// Sets a parameter; `None` brings the default back.
-    pub(super) fn set(&mut self, name: &str, value: Option<&str>) {
+    pub(super) fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), SqlError> {
         let name = name.to_ascii_lowercase();
+        if let Some(value) = value.filter(|_| name == "statement_timeout")
+            && milliseconds(value).is_none()
+        {
+            let message = format!("invalid value for parameter \"statement_timeout\": \"{value}\"");
+            return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message)
+                .hint("Write milliseconds, or a number with a unit: 500ms, 30s, 2min, 1h."));
+        }
         match value {
             Some(value) => self.set.insert(name, value.to_owned()),
             None => self.set.remove(&name),
         };
+        Ok(())
+    }
+
+    /// How long a statement may read.
+    pub(super) fn statement_timeout(&self) -> Option<Duration> {
+        let limit = milliseconds(self.set.get("statement_timeout")?)?;
+        (limit > 0).then(|| Duration::from_millis(limit))
     }
 
     pub(super) fn reset(&mut self, name: Option<&str>) {
         match name {
-            Some(name) => self.set(name, None),
+            Some(name) => {
+                self.set.remove(&name.to_ascii_lowercase());
+            }
             None => self.set.clear(),
         }
     }
@@ -67,5 +86,42 @@ impl Parameters {
             DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         all.extend(self.set.clone());
         all
+    }
+}
+
+/// A duration as PostgreSQL writes it; without a unit, milliseconds.
+fn milliseconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // As much as PostgreSQL takes.
+    number.checked_mul(unit).filter(|millis| *millis <= 2_147_483_647)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_postgresql_reads_them() {
+        let mut parameters = Parameters::default();
+        assert_eq!(parameters.statement_timeout(), None);
+        for (text, millis) in [("250", 250), ("5s", 5000), ("2 min", 120_000)] {
+            parameters.set("Statement_Timeout", Some(text)).expect("a duration");
+            assert_eq!(parameters.statement_timeout(), Some(Duration::from_millis(millis)));
+        }
+        for text in ["soon", "-1", "1 week", "99999999999999999999"] {
+            assert_eq!(parameters.set("statement_timeout", Some(text)).map_err(|e| e.code), Err("22023"));
+        }
+        parameters.set("statement_timeout", Some("0")).expect("no limit");
+        assert_eq!(parameters.statement_timeout(), None);
     }
 }

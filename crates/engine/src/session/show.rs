@@ -83,8 +83,9 @@ impl Session {
         let planned = match what {
             StatementKind::Query(query) => plan(query, false)?,
             StatementKind::CreateView(create) => plan(&create.query, create.on_close)?,
-            StatementKind::Show(ShowWhat::Create(name)) => {
-                let relation = catalog.find(name)?;
+            // `EXPLAIN v`, for a view that exists.
+            StatementKind::Subscribe(to) => {
+                let relation = catalog.find(&to.name)?;
                 let statement = parse(&relation.sql)?.into_iter().next();
                 match statement.map(|s| s.kind) {
                     Some(StatementKind::CreateView(create)) => plan(&create.query, create.on_close)?,

@@ -20,7 +20,7 @@ impl Session {
         let reads = !matches!(kind, StatementKind::Insert(_));
         let _one_at_a_time = if reads { Some(inner.dml.lock().await) } else { None };
         let (catalog, snapshot) = (inner.catalog(), inner.published.snapshot());
-        let rows = inner.planner.dml(catalog, snapshot, kind, params).await?;
+        let rows = self.in_time(inner.planner.dml(catalog, snapshot, kind, params)).await?;
         let verb = match kind {
             StatementKind::Insert(_) => "INSERT 0",
             StatementKind::Update(_) => "UPDATE",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::case::Step;
 use super::embedded::Embedded;
-use super::play::Database;
+use super::play::{Database, verify};
 
 /// Long enough for a slow machine, short enough to end a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,6 +49,10 @@ pub async fn replay(steps: &[Step], workers: usize) -> Replayed {
                 replayed.failure = Some(Failure { view: None, query: step.sql(), complaint: error });
                 return replayed;
             }
+        }
+        if let Some(complaint) = verify(&mut database).await.pop() {
+            replayed.failure = Some(Failure { view: None, query: "VERIFY".into(), complaint });
+            return replayed;
         }
         for (name, query) in &views {
             replayed.checks += 1;

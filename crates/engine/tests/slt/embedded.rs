@@ -21,6 +21,25 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    /// The materialized views: their name, whether `EXPLAIN` says that something is recomputed, and how often that was done.
+    pub async fn recomputations(&mut self) -> Vec<(String, bool, u64)> {
+        // Counters are written down at the end of an epoch, at most every 200 ms.
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        self.run("CREATE TABLE last_epoch (a int)").await.expect("a table");
+        self.run("INSERT INTO last_epoch VALUES (1)").await.expect("an epoch");
+        let status = self.engine.status();
+        let views = status.relations.into_iter().filter(|r| r.relation.kind == RelationKind::MaterializedView);
+        let mut all = Vec::new();
+        for view in views {
+            let name = view.relation.name.clone();
+            let plan = self.run(&format!("EXPLAIN \"{name}\"")).await.expect("a plan");
+            all.push((name, plan.iter().any(|line| line.contains("[recompute")), view.recomputations));
+        }
+        all
+    }
+}
+
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.engine.shutdown();

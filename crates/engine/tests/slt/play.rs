@@ -42,6 +42,33 @@ pub async fn play(database: &mut impl Database, records: &[Record], batch: bool)
             let answer = patiently(database, &sql).await;
             check(record, &sql, answer, &mut wrong);
         }
+        wrong.extend(verify(database).await.into_iter().map(|complaint| format!("line {}: {complaint}", record.line)));
+    }
+    wrong.extend(verify(database).await);
+    wrong
+}
+
+/// What `VERIFY` has to say against the views that are there.
+pub async fn verify(database: &mut impl Database) -> Vec<String> {
+    let views = match patiently(database, "SELECT relname FROM pg_class WHERE relkind = 'm'").await {
+        Ok(views) => views,
+        Err(error) => return vec![format!("the views cannot be listed: {error}")],
+    };
+    let mut wrong = Vec::new();
+    for view in views {
+        let sql = format!("VERIFY MATERIALIZED VIEW \"{view}\"");
+        match patiently(database, &sql).await {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(rows) => wrong.push(format!("{sql}\n  {}", rows.join("\n  "))),
+            // Rows without an answer end a batch.
+            Err(error) if error.starts_with("55000") && error.contains("its query fails") => {
+                let errors = patiently(database, &format!("SELECT * FROM \"{view}$errors\"")).await;
+                if errors.as_ref().is_ok_and(Vec::is_empty) {
+                    wrong.push(format!("{sql}\n  the view has no errors, but: {error}"));
+                }
+            }
+            Err(error) => wrong.push(format!("{sql}\n  {error}")),
+        }
     }
     wrong
 }

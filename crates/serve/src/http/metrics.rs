@@ -94,7 +94,9 @@ fn relation_metrics(text: &mut Text, relations: &[RelationStatus], now: i64) {
         ("tidemill_relation_rows_late_total", "Rows that came in behind the watermark.", |s| s.late),
         ("tidemill_relation_rows_bad_total", "Records that could not be decoded.", |s| s.bad),
         ("tidemill_relation_changes_total", "Changes that came out.", |s| s.changes),
-        ("tidemill_relation_recomputations_total", "Partitions recomputed for lack of a rule.", |s| s.recomputations),
+        ("tidemill_relation_recomputations_total", "Partitions and groups recomputed for lack of a rule.", |s| {
+            s.recomputations
+        }),
     ];
     for (name, help, value) in counters {
         text.per_relation((name, "counter", help), relations, |s| Some(value(s) as f64));

@@ -184,7 +184,7 @@ pub(crate) mod testing {
     use std::sync::Arc;
 
     use arrow::datatypes::{DataType, Field, Schema};
-    use tidemill_engine::{Relation, RelationKind, RelationStatus, SinkStatus};
+    use tidemill_engine::{Relation, RelationKind, RelationStatus};
 
     /// A table with one column at work.
     pub(crate) fn relation_status(name: &str) -> RelationStatus {

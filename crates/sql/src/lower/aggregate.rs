@@ -9,11 +9,12 @@ use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Extension, Logica
 use tidemill_plan::{AggregateCall, AggregateFunction, AggregatePlan, Bound, Edge, NodeId, Op, Route};
 
 use super::rel::{Base, Rel, column_as, node_schema, unalias};
-use super::{Lower, internal};
+use super::{Closing, Lower, internal};
 use crate::given::{BatchQuery, GivenNode};
 use crate::label::label;
 use crate::numeric::{AVERAGE_ARGUMENT, SUM_ARGUMENT};
 use crate::scalar::storage_type;
+use crate::ties::argument_order;
 
 /// Columns that an operator's input must have.
 #[derive(Default)]
@@ -120,6 +121,10 @@ impl Lower<'_> {
             })
             .collect();
         let closes = closing(&distinct, &node.bounds);
+        let closing_key = closes.and_then(|bound| {
+            let column = distinct.iter().position(|key| *key == bound.column)?;
+            key_places.iter().position(|place| *place == column)
+        });
         let append_only = node.append_only;
         let types = distinct.iter().map(|key| node.schema.field(*key).data_type().clone());
         let types: Vec<_> = types.chain(calls.iter().map(|c| c.data_type.clone())).collect();
@@ -135,6 +140,7 @@ impl Lower<'_> {
         let keys_len = distinct.len();
         let op = Op::Aggregate(AggregatePlan { keys: distinct, calls, append_only, closes, on_close: false });
         let node = self.push(op, vec![Edge { from: input, route }], out, stays, bounds);
+        self.closing.extend(closing_key.map(|key| (node, Closing::Key(key))));
         let mut rel = self.rel_of(node)?;
         let sources = key_places.into_iter().chain((0..fields.len() - keys.len()).map(|i| keys_len + i));
         rel.exprs =
@@ -183,11 +189,13 @@ impl Lower<'_> {
             asc: sort.asc,
             nulls_first: sort.nulls_first,
         });
+        let order: Vec<_> = order.collect();
+        let ties = argument_order(&planned.call, &args, types);
         let params = AggregateFunctionParams {
             args,
             distinct: planned.call.params.distinct,
             filter: None,
-            order_by: order.collect(),
+            order_by: order.into_iter().chain(ties).collect(),
             null_treatment: planned.call.params.null_treatment,
         };
         let call = Expr::AggregateFunction(Call { func: planned.call.func.clone(), params });

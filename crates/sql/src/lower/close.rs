@@ -1,9 +1,9 @@
 //! `EMIT ON WINDOW CLOSE`.
 
 use datafusion::common::Result;
-use tidemill_plan::{CloseGatePlan, Edge, NodeId, Op, Route};
+use tidemill_plan::{Bound, CloseGatePlan, Edge, NodeId, Op, Route};
 
-use super::Lower;
+use super::{ClosingAt, Lower};
 use crate::SqlError;
 use crate::provider::external;
 
@@ -56,6 +56,18 @@ impl Lower<'_> {
             }
             _ => false,
         }
+    }
+
+    /// Where rows are held back, once [`Lower::close`] has seen to it.
+    pub(super) fn closing_at(&self) -> Option<ClosingAt> {
+        let operator =
+            |node: usize, closes: Option<Bound>| Some(ClosingAt::Operator(*self.closing.get(&node)?, closes?.offset));
+        self.nodes.iter().enumerate().rev().find_map(|(i, node)| match &node.op {
+            Op::CloseGate(gate) => Some(ClosingAt::Output(gate.closes)),
+            Op::Aggregate(aggregate) if aggregate.on_close => operator(i, aggregate.closes),
+            Op::Session(session) if session.on_close => operator(i, session.closes),
+            _ => None,
+        })
     }
 
     fn why_not_closing(&self, root: NodeId) -> SqlError {

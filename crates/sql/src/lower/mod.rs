@@ -15,9 +15,11 @@ mod limit;
 mod notices;
 mod optimize;
 mod over;
+mod panes;
 mod rel;
 mod scan;
 mod session;
+mod shared_work;
 mod union;
 mod window;
 
@@ -30,6 +32,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::{conjunction as and, split_conjunction};
 use datafusion::logical_expr::{Distinct, Expr, Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
+use tidemill_delta::Micros;
 use tidemill_plan::{Bound, Dataflow, Edge, Expr as Output, Input, MapPlan, Node, NodeId, Op, Route};
 
 use self::rel::Rel;
@@ -37,7 +40,7 @@ use crate::as_of::AsOfNode;
 use crate::error_map::sql_error;
 use crate::names::result_names;
 use crate::window::WindowNode;
-use crate::{Catalog, Notice, PlannedView, Planner, SqlError, state};
+use crate::{Catalog, CreateView, Notice, PlannedView, Planner, SqlError, state};
 
 pub(crate) use self::optimize::refuse_unstable;
 pub(crate) use self::scan::reading;
@@ -55,16 +58,54 @@ pub(crate) fn plan_view(
         let names = view_names(&plan, columns)?;
         let mut lower = Lower::new(planner);
         let schema = lower.view(plan, &names, on_close).map_err(sql_error)?;
+        panes::merge_panes(&mut lower.nodes);
         let notices = lower.notices();
         let dataflow = Dataflow { nodes: lower.nodes, inputs: lower.inputs };
         Ok(PlannedView { dataflow, schema, definition: query.to_string(), notices })
     })
 }
 
+/// A view's optimised plan and its columns, and what closes it if it is emitted on window close.
+pub(crate) fn closing_of(
+    planner: &Planner,
+    catalog: &dyn Catalog,
+    view: &CreateView,
+) -> Result<(LogicalPlan, SchemaRef, Option<ClosingAt>), SqlError> {
+    let plan = planner.logical_plan(catalog, &view.query)?;
+    let names = view_names(&plan, &view.columns)?;
+    let mut lower = Lower::new(planner);
+    let schema = lower.view(plan.clone(), &names, view.on_close).map_err(sql_error)?;
+    let plan = optimize::optimize(planner.session(), plan).map_err(sql_error)?;
+    let closing = if view.on_close { lower.closing_at() } else { None };
+    if view.on_close && closing.is_none() {
+        return Err(SqlError::internal("nothing closes this view"));
+    }
+    Ok((plan, schema, closing))
+}
+
+/// What makes rows of a grouping final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// The grouping's expression with this number, in the logical plan.
+    Key(usize),
+    /// The end of the session.
+    Session,
+}
+
+/// Where a view that is emitted on window close holds rows back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClosingAt {
+    /// At its output, by a bound of one of its columns.
+    Output(Bound),
+    /// At the grouping next below its output, by a time plus so many microseconds.
+    Operator(Closing, Micros),
+}
+
 /// Plans recurse as deep as queries are nested; a small thread's stack would not do.
 const STACK: usize = 64 << 20;
 
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlError> + Send) -> Result<T, SqlError> {
+/// Runs it where there is room for deep recursion.
+pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlError> + Send) -> Result<T, SqlError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("plan".into()).stack_size(STACK);
         let planned = thread.spawn_scoped(scope, work).map_err(|e| SqlError::internal(format!("no thread: {e}")))?;
@@ -98,6 +139,8 @@ pub(crate) struct Lower<'a> {
     /// Equal nodes are made once.
     known: HashMap<String, NodeId>,
     notices: Vec<Notice>,
+    /// What makes the rows of each grouping final, where something does.
+    closing: HashMap<NodeId, Closing>,
     /// A time column that some relation has, for hints.
     time_column: Option<String>,
 }
@@ -110,6 +153,7 @@ impl<'a> Lower<'a> {
             inputs: Vec::new(),
             known: HashMap::new(),
             notices: Vec::new(),
+            closing: HashMap::new(),
             time_column: None,
         }
     }

@@ -1,6 +1,6 @@
 //! What the user should know about a view: state that grows without bound, recomputation.
 
-use tidemill_plan::{Node, Op};
+use tidemill_plan::{AggregateCall, AggregatePlan, Node, Op, SessionPlan};
 
 use super::Lower;
 use crate::Notice;
@@ -9,7 +9,7 @@ impl Lower<'_> {
     /// The notices collected on the way, and one for each node that keeps state for ever.
     pub(super) fn notices(&mut self) -> Vec<Notice> {
         let mut notices = std::mem::take(&mut self.notices);
-        notices.extend(self.nodes.iter().filter_map(|node| self.notice(node)));
+        notices.extend(self.nodes.iter().flat_map(|node| recomputed(node).into_iter().chain(self.notice(node))));
         notices.dedup();
         notices
     }
@@ -25,6 +25,17 @@ impl Lower<'_> {
                 format!("the groups by ({}) are kept for ever", names(input(0), &a.keys)),
                 "Group by a window too (TUMBLE or HOP over a source with a WATERMARK) to drop old groups.",
             ),
+            Op::Aggregate(a) if a.keys.is_empty() => {
+                let kept = a.calls.iter().filter(|c| c.keeps_values(a.append_only)).map(|c| c.label.as_str());
+                let kept: Vec<_> = kept.collect();
+                if kept.is_empty() {
+                    return None;
+                }
+                notice(
+                    format!("all values of {} are kept for ever", kept.join(", ")),
+                    "Group by a window (TUMBLE or HOP over a source with a WATERMARK) to drop old values.",
+                )
+            }
             Op::Session(s) if s.closes.is_none() => notice(
                 format!("the sessions by ({}) are kept for ever", names(input(0), &s.keys)),
                 "Declare a WATERMARK for the time column to drop old sessions.",
@@ -68,4 +79,20 @@ impl Lower<'_> {
             _ => None,
         }
     }
+}
+
+/// What is to be known of aggregates that are computed from the rows of their group.
+fn recomputed(node: &Node) -> Option<Notice> {
+    let (Op::Aggregate(AggregatePlan { calls, .. }) | Op::Session(SessionPlan { calls, .. })) = &node.op else {
+        return None;
+    };
+    let labels: Vec<_> = calls.iter().filter(|c| c.is_recomputed()).map(|c: &AggregateCall| c.label.as_str()).collect();
+    if labels.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "{} has no incremental rule: a group's rows are kept, and it is computed anew whenever its group changes",
+        labels.join(", ")
+    );
+    Some(Notice { message, hint: Some("EXPLAIN shows the view's operators and their state.".into()) })
 }

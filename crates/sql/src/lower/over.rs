@@ -14,6 +14,7 @@ use super::aggregate::closing;
 use super::rel::{Base, Rel, column_as, column_at, node_schema, unalias, unique_columns};
 use super::{Lower, internal};
 use crate::label::label;
+use crate::ties::settle_window;
 
 /// Rows with their row numbers.
 #[derive(Clone)]
@@ -67,6 +68,7 @@ impl Lower<'_> {
         }
         let input = self.node_of(rel, exprs, &names)?;
         let names = functions.iter().map(|f| f.fun.name().to_string()).collect::<Vec<_>>().join(", ");
+        let plan = &settle_window(window)?;
         let node = self.recompute(plan, vec![(input, partition)], &format!("{names} over the partition"), None)?;
         self.rel_as(node, plan.schema())
     }
@@ -109,7 +111,11 @@ impl Lower<'_> {
         let Some(limit) = numbered.limit else {
             let kept: Vec<_> = (0..numbered.width).chain([last]).map(|i| columns.field(i).name().clone()).collect();
             let inputs = vec![(numbered.input, numbered.partition)];
-            let node = self.recompute(&numbered.plan, inputs, "row_number over the partition", Some(&kept))?;
+            let plan = match &numbered.plan {
+                LogicalPlan::Window(window) => settle_window(window)?,
+                other => other.clone(),
+            };
+            let node = self.recompute(&plan, inputs, "row_number over the partition", Some(&kept))?;
             return Ok((node, self.rel_of(node)?.columns, exprs));
         };
         let number = column_at(columns, last);

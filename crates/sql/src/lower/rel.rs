@@ -150,7 +150,7 @@ fn uses_heavy(rel: &Rel, schema: &DFSchema, exprs: &[Expr], allowed: usize) -> R
 }
 
 /// Worth computing only once.
-fn is_heavy(expr: &Expr) -> bool {
+pub(super) fn is_heavy(expr: &Expr) -> bool {
     match expr {
         Expr::Column(_) | Expr::Literal(..) => false,
         Expr::Cast(cast) => is_heavy(&cast.expr),
@@ -280,7 +280,7 @@ impl Lower<'_> {
         rel.columns.maybe_index_of_column(column).map(|i| rel.columns.field(i).data_type().clone())
     }
 
-    fn map_node(
+    pub(super) fn map_node(
         &mut self,
         input: NodeId,
         columns: &DFSchema,
@@ -288,6 +288,8 @@ impl Lower<'_> {
         exprs: &[Expr],
         names: &[String],
     ) -> Result<NodeId> {
+        let (input, columns, filter, exprs) = self.share_work(input, columns, filter, exprs)?;
+        let (columns, filter, exprs) = (columns.as_ref(), filter.as_ref(), exprs.as_ref());
         let filter = match conjunction(filter) {
             Some(condition) => Some(BatchScalar::compile(self.session(), &condition, columns)?),
             None => None,

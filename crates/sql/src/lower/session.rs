@@ -9,9 +9,9 @@ use std::sync::Arc;
 use tidemill_delta::Micros;
 use tidemill_plan::{Bound, Edge, NodeId, Op, Route, SessionPlan};
 
-use super::Lower;
 use super::aggregate::{Columns, PlannedCall};
 use super::rel::{Base, Rel, column_as, column_at, node_schema, unique_columns};
+use super::{Closing, Lower};
 use crate::label::label;
 use crate::window::{WINDOW_END, WINDOW_START, WindowNode};
 
@@ -124,7 +124,9 @@ impl Lower<'_> {
         let calls = calls.map(|(call, field)| (field.name().as_str(), call.data_type.clone()));
         let out = node_schema(keys.chain(windows).chain(calls))?;
         let route = if plan.keys.is_empty() { Route::Gather } else { Route::Hash(plan.keys.clone()) };
-        Ok(self.push(Op::Session(plan), vec![Edge { from: input, route }], out, false, bounds))
+        let node = self.push(Op::Session(plan), vec![Edge { from: input, route }], out, false, bounds);
+        self.closing.insert(node, Closing::Session);
+        Ok(node)
     }
 
     /// Rows beside their session, as a node.

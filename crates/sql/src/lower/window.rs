@@ -24,7 +24,7 @@ impl Lower<'_> {
         let time = index(&window.time)?;
         match window.kind {
             WindowKind::Fixed { size, slide, origin } => {
-                let node = self.fixed_windows(input, WindowPlan { time, size, slide, origin })?;
+                let node = self.fixed_windows(input, WindowPlan { time, size, slide, origin, panes: false })?;
                 self.rel_as(node, window.schema())
             }
             WindowKind::Session { gap } => {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_window_is_final_with_its_last_microsecond() {
-        let plan = WindowPlan { time: 1, size: 10, slide: 5, origin: 0 };
+        let plan = WindowPlan { time: 1, size: 10, slide: 5, origin: 0, panes: false };
         let bounds = window_bounds(&[Bound { column: 1, offset: 1 }], &plan, 3);
         let expected =
             [Bound { column: 1, offset: 1 }, Bound { column: 3, offset: 10 }, Bound { column: 4, offset: 0 }];

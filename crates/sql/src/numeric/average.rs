@@ -11,6 +11,8 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, ReversedUDAF, Signature, Volatility};
 
+use tidemill_plan::decimal_average;
+
 use super::arithmetic::QUOTIENT_SCALE;
 use crate::provider::external;
 use crate::{SqlError, state};
@@ -103,20 +105,11 @@ impl Totals {
             0 => None,
             count => {
                 let digits = u32::try_from(self.result - self.scale).unwrap_or(0);
-                Some(divided(self.sum, count, digits).ok_or_else(out_of_range)?)
+                Some(decimal_average(self.sum, count, digits).ok_or_else(out_of_range)?)
             }
         };
         Ok(ScalarValue::Decimal128(average, 38, self.result))
     }
-}
-
-/// `sum / count` with so many more digits, rounded half away from zero.
-fn divided(sum: i128, count: i64, digits: u32) -> Option<i128> {
-    let (count, unit) = (i128::from(count), 10i128.checked_pow(digits)?);
-    let (whole, rest) = (sum / count, (sum % count).checked_mul(unit)?);
-    let (fraction, rest) = (rest / count, rest % count);
-    let away = i128::from(rest.abs() >= count - rest.abs()) * sum.signum();
-    whole.checked_mul(unit)?.checked_add(fraction + away)
 }
 
 fn out_of_range() -> datafusion::common::DataFusionError {
@@ -203,21 +196,5 @@ impl Accumulator for DistinctTotals {
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let lists = states[0].as_list::<i32>();
         lists.iter().flatten().try_for_each(|values| self.add(&values))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn averages_are_rounded_once() {
-        assert_eq!(divided(370, 6, 14), Some(6_166_666_666_666_667));
-        assert_eq!(divided(-5, 2, 0), Some(-3));
-        assert_eq!(
-            divided(i128::from(i64::MAX) * 1_000_000, 1_000_000, 16),
-            Some(i128::from(i64::MAX) * 10i128.pow(16))
-        );
-        assert_eq!(divided(i128::MAX, 1, 16), None);
     }
 }

@@ -103,11 +103,13 @@ pub(super) fn explain(reader: &mut Reader<'_>, emit: Option<Emit>) -> Result<Sta
     let explained = match reader.peek_keyword().as_deref() {
         Some("CREATE") => create(reader, emit)?,
         Some("INSERT" | "UPDATE" | "DELETE") => dml(reader)?,
-        None | Some("SELECT" | "WITH" | "VALUES") => query(reader, emit)?,
+        None if !matches!(reader.parser.peek_token_ref().token, Token::Word(_)) => query(reader, emit)?,
+        Some("SELECT" | "WITH" | "VALUES") => query(reader, emit)?,
         Some("TABLE") => {
             return Err(reader.not_supported("EXPLAIN TABLE").hint("EXPLAIN t, or EXPLAIN SELECT * FROM t."));
         }
-        Some(_) => {
+        // A name, quoted or not.
+        _ => {
             let _ = reader.eat("MATERIALIZED VIEW") || reader.eat("VIEW");
             let name = reader.name("a query or a view's name")?;
             reader.expect_end()?;

@@ -27,6 +27,15 @@ pub(super) fn subscribe(reader: &mut Reader<'_>) -> Result<SubscribeTo, SqlError
     }
 }
 
+/// `VERIFY [MATERIALIZED VIEW | VIEW] v`.
+pub(super) fn verify(reader: &mut Reader<'_>) -> Result<StatementKind, SqlError> {
+    reader.expect("VERIFY")?;
+    let _ = reader.eat("MATERIALIZED VIEW") || reader.eat("VIEW");
+    let name = reader.name("a view's name")?;
+    reader.expect_end()?;
+    Ok(StatementKind::Verify(name))
+}
+
 /// `SHOW ...`.
 pub(super) fn show(reader: &mut Reader<'_>) -> Result<StatementKind, SqlError> {
     reader.expect("SHOW")?;

@@ -302,8 +302,14 @@ fn shows_and_explains() {
         StatementKind::Explain(what) => *what,
         other => panic!("{other:?}"),
     };
+    for sql in ["VERIFY MATERIALIZED VIEW v", "verify view V", "VERIFY v"] {
+        let statement = parse(sql).expect("it parses").remove(0);
+        assert!(matches!(statement.kind, StatementKind::Verify(name) if name.name == "v"), "{sql}");
+    }
     assert!(matches!(explained("EXPLAIN SELECT 1"), StatementKind::Query(_)));
-    assert!(matches!(explained("EXPLAIN MATERIALIZED VIEW v"), StatementKind::Subscribe(to) if to.name.name == "v"));
+    for sql in ["EXPLAIN MATERIALIZED VIEW v", "EXPLAIN VIEW v", "EXPLAIN v", "EXPLAIN \"v\""] {
+        assert!(matches!(explained(sql), StatementKind::Subscribe(to) if to.name.name == "v"), "{sql}");
+    }
     assert!(matches!(
         explained("EXPLAIN CREATE MATERIALIZED VIEW v AS SELECT a FROM t EMIT ON WINDOW CLOSE"),
         StatementKind::CreateView(create) if create.on_close

@@ -22,6 +22,8 @@ pub struct Memory {
     pub now: u64,
     /// Resident at most so far.
     pub peak: u64,
+    /// Of what is resident now, what is its own: not the program's file.
+    pub own: u64,
 }
 
 /// A process's memory; zero where `/proc` does not tell.
@@ -31,7 +33,7 @@ pub fn memory(pid: &str) -> Memory {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0)
     };
-    Memory { now: kib("VmRSS:") * 1024, peak: kib("VmHWM:") * 1024 }
+    Memory { now: kib("VmRSS:") * 1024, peak: kib("VmHWM:") * 1024, own: kib("RssAnon:") * 1024 }
 }
 
 /// This process.

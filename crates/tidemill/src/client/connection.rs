@@ -29,16 +29,7 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub async fn open(host: &str, port: u16, format: Format) -> Result<Self, Failure> {
-        let mut config = Config::new();
-        config.host(host).port(port).user(user()).dbname("tidemill").application_name("tidemill sql");
-        if let Ok(password) = std::env::var("PGPASSWORD") {
-            config.password(password);
-        }
-        let hint = format!("is a server running there? `tidemill serve` starts one on port {port}");
-        let connected = config.connect(NoTls).await;
-        let (client, wire) = connected
-            .map_err(|e| Failure(format!("error: cannot connect to {host}:{port}: {}\n  help: {hint}", cause(&e))))?;
-        tokio::spawn(listen(wire));
+        let client = connect(host, port, "tidemill sql", print_notice).await?;
         Ok(Connection { client, format, timing: false })
     }
 
@@ -96,12 +87,32 @@ impl Connection {
     }
 }
 
+/// Connects; what the server tells beside its answers goes to `notice`.
+pub async fn connect(
+    host: &str,
+    port: u16,
+    application: &str,
+    notice: impl Fn(&DbError) + Send + 'static,
+) -> Result<Client, Failure> {
+    let mut config = Config::new();
+    config.host(host).port(port).user(user()).dbname("tidemill").application_name(application);
+    if let Ok(password) = std::env::var("PGPASSWORD") {
+        config.password(password);
+    }
+    let hint = format!("is a server running there? `tidemill serve` starts one on port {port}");
+    let connected = config.connect(NoTls).await;
+    let (client, wire) = connected
+        .map_err(|e| Failure(format!("error: cannot connect to {host}:{port}: {}\n  help: {hint}", cause(&e))))?;
+    tokio::spawn(listen(wire, notice));
+    Ok(client)
+}
+
 fn user() -> String {
     std::env::var("PGUSER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "tidemill".into())
 }
 
 /// The innermost cause says most: `connection refused` rather than `error connecting to server`.
-fn cause(error: &dyn std::error::Error) -> String {
+pub fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(inner) = innermost.source() {
         innermost = inner;
@@ -109,16 +120,21 @@ fn cause(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-/// Drives the connection and prints the server's notices.
-async fn listen(mut wire: tokio_postgres::Connection<Socket, tokio_postgres::tls::NoTlsStream>) {
+fn print_notice(notice: &DbError) {
+    eprintln!("{}: {}", notice.severity().to_lowercase(), notice.message());
+    if let Some(hint) = notice.hint() {
+        eprintln!("  help: {hint}");
+    }
+}
+
+/// Drives the connection and passes the server's notices on.
+async fn listen(
+    mut wire: tokio_postgres::Connection<Socket, tokio_postgres::tls::NoTlsStream>,
+    told: impl Fn(&DbError),
+) {
     while let Some(message) = poll_fn(|cx| wire.poll_message(cx)).await {
         match message {
-            Ok(AsyncMessage::Notice(notice)) => {
-                eprintln!("{}: {}", notice.severity().to_lowercase(), notice.message());
-                if let Some(hint) = notice.hint() {
-                    eprintln!("  help: {hint}");
-                }
-            }
+            Ok(AsyncMessage::Notice(notice)) => told(&notice),
             Ok(_) => {}
             // Whoever waits for an answer gets this error too.
             Err(_) => return,

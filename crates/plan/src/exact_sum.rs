@@ -1,4 +1,4 @@
-//! Exact sums of floats.
+//! Exact sums of floats, and averages of decimals: what `SUM` and `AVG` mean, in a view as in a batch.
 //!
 //! A sum that takes values back must come out as if they had never been added, and must not depend
 //! on the order in which workers deliver rows. So a sum is held without rounding as a list of
@@ -81,6 +81,27 @@ impl ExactSum {
         }
     }
 
+    /// The sum of some parts, as [`ExactSum::parts`] gives them, and of so many positive infinities, negative ones
+    /// and NaNs.
+    pub fn from_parts(parts: &[f64], [positive_infinities, negative_infinities, nans]: [i64; 3]) -> Self {
+        let mut sum = ExactSum { positive_infinities, negative_infinities, nans, ..ExactSum::default() };
+        parts.iter().for_each(|part| sum.grow(*part));
+        sum
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &ExactSum) {
+        other.parts.iter().for_each(|part| self.grow(*part));
+        self.positive_infinities += other.positive_infinities;
+        self.negative_infinities += other.negative_infinities;
+        self.nans += other.nans;
+    }
+
+    /// How many positive infinities, negative ones and NaNs are in it.
+    pub fn specials(&self) -> [i64; 3] {
+        [self.positive_infinities, self.negative_infinities, self.nans]
+    }
+
     /// The sum, rounded once.
     pub fn value(&self) -> f64 {
         if self.nans > 0 || (self.positive_infinities > 0 && self.negative_infinities > 0) {
@@ -122,15 +143,35 @@ impl ExactSum {
         self.nans != 0 || self.positive_infinities != 0 || self.negative_infinities != 0
     }
 
-    /// The parts, for sums of sums.
-    pub(crate) fn parts(&self) -> &[f64] {
+    /// The parts, for sums of sums: floats whose exact sum it is.
+    pub fn parts(&self) -> &[f64] {
         &self.parts
     }
+}
+
+/// `sum / count` rounded half away from zero, with `digits` more digits after the point; `None` if it is out of
+/// range. `count` is not 0.
+pub fn decimal_average(sum: i128, count: i64, digits: u32) -> Option<i128> {
+    let (count, unit) = (i128::from(count), 10i128.checked_pow(digits)?);
+    // The rest is small, so that sums that leave no room for more digits still have an average.
+    let (whole, rest) = (sum / count, (sum % count).checked_mul(unit)?);
+    let (fraction, rest) = (rest / count, rest % count);
+    let up = i128::from(rest.abs() * 2 >= count.abs()) * sum.signum() * count.signum();
+    whole.checked_mul(unit)?.checked_add(fraction + up)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn averages_are_rounded_once() {
+        assert_eq!(decimal_average(370, 6, 14), Some(6_166_666_666_666_667));
+        assert_eq!(decimal_average(-5, 2, 0), Some(-3));
+        let (large, unit) = (i128::from(i64::MAX), 10i128.pow(16));
+        assert_eq!(decimal_average(large * 1_000_000, 1_000_000, 16), Some(large * unit));
+        assert_eq!(decimal_average(i128::MAX, 1, 16), None);
+    }
 
     #[test]
     fn what_is_taken_back_was_never_there() {
@@ -145,6 +186,21 @@ mod tests {
         sum.add(0.1, -1);
         assert_eq!(sum.value(), 0.0);
         assert!(sum.parts().is_empty());
+    }
+
+    #[test]
+    fn sums_of_sums_are_exact() {
+        let (mut whole, mut merged) = (ExactSum::default(), ExactSum::default());
+        for chunk in [[1e300, 0.1, f64::INFINITY], [-1e300, 0.2, 1e-300]] {
+            let mut part = ExactSum::default();
+            chunk.iter().for_each(|v| part.add(*v, 1));
+            chunk.iter().for_each(|v| whole.add(*v, 1));
+            merged.merge(&ExactSum::from_parts(part.parts(), part.specials()));
+        }
+        assert_eq!(merged.value(), f64::INFINITY);
+        merged.add(f64::INFINITY, -1);
+        whole.add(f64::INFINITY, -1);
+        assert_eq!(merged.value().to_bits(), whole.value().to_bits());
     }
 
     #[test]

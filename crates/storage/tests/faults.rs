@@ -1,0 +1,130 @@
+//! The disk fails without a crash: errors of the device, a full disk, a failed sync.
+
+mod world;
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use tidemill_env::{Fate, Fault, Operation, SimulatedDisk};
+use tidemill_storage::{Refused, State, Step};
+use world::{DATA, Expected, Random, SMALL, cases, live, on, seed, settle, start};
+
+/// After any single fault the next start has everything, also after a crash that follows.
+fn starts_again(disk: &SimulatedDisk, expected: &Expected) {
+    let next = disk.restart();
+    let mut found = expected.clone();
+    let mut running = start(&on(&next), Path::new(DATA), SMALL).unwrap();
+    found.check(&running.log);
+    for fate in [Fate::Lost, Fate::Mixed(3)] {
+        let after = start(&on(&next.crash(fate)), Path::new(DATA), SMALL).unwrap();
+        found.clone().check(&after.log);
+    }
+    found.append(&running.log, 10, &mut Random(3));
+    assert_eq!(settle(&mut running), Step::Idle);
+    found.acknowledged += 1;
+    for fate in [Fate::Lost, Fate::Kept, Fate::Mixed(1), Fate::Mixed(2)] {
+        let after = start(&on(&next.crash(fate)), Path::new(DATA), SMALL).unwrap();
+        found.clone().check(&after.log);
+    }
+}
+
+#[test]
+fn every_operation_may_fail_once() {
+    let (mut faults, mut seed) = (0, seed());
+    while faults < cases(1000) {
+        seed += 1;
+        let calm = SimulatedDisk::default();
+        live(&calm, &mut Expected::default(), seed, 50).unwrap();
+        for operation in 0..calm.trace().len() {
+            for fault in [Fault::Device, Fault::NoSpace] {
+                let disk = SimulatedDisk::default();
+                disk.fail_at(operation, fault);
+                let mut expected = Expected::default();
+                let _ = live(&disk, &mut expected, seed, 50);
+                starts_again(&disk, &expected);
+                faults += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_is_the_end() {
+    for fault in [Fault::Device, Fault::NoSpace] {
+        let disk = SimulatedDisk::default();
+        let mut expected = Expected::default();
+        let mut random = Random(1);
+        let mut running = start(&on(&disk), Path::new(DATA), SMALL).unwrap();
+        expected.append(&running.log, 100, &mut random);
+        settle(&mut running);
+        expected.acknowledged = 1;
+        expected.append(&running.log, 100, &mut random);
+        disk.fail_at(disk.trace().len() + 1, fault);
+        assert_eq!(running.writer.step(), Step::Failed);
+        let Operation::Sync { path } = disk.trace().pop().unwrap() else { panic!("{:?}", disk.trace()) };
+        assert!(path.ends_with("00000000000000000000.log"));
+
+        let before = disk.trace().len();
+        assert_eq!(running.writer.step(), Step::Failed);
+        assert_eq!(disk.trace().len(), before, "nothing is tried again");
+        assert_eq!((running.log.durable(), running.told.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(running.fatal.load(Ordering::SeqCst), 1);
+        assert!(matches!(running.log.state(), State::Failed { reason } if reason.contains("cannot sync")));
+        assert!(matches!(running.log.wait(1), Err(Refused::Failed(_))));
+        assert!(matches!(running.log.append(0, vec![]), Err(Refused::Failed(_))));
+        starts_again(&disk, &expected);
+    }
+}
+
+#[test]
+fn a_full_disk_pauses_the_log_until_there_is_room() {
+    let disk = SimulatedDisk::default();
+    let mut expected = Expected::default();
+    let mut random = Random(2);
+    let mut running = start(&on(&disk), Path::new(DATA), SMALL).unwrap();
+    disk.set_capacity(Some(12_000));
+    let mut full = false;
+    while !full {
+        full = !expected.append(&running.log, 999, &mut random);
+        running.writer.step();
+    }
+    assert_eq!(settle(&mut running), Step::Paused);
+    let State::Paused { reason } = running.log.state() else { panic!("{:?}", running.log.state()) };
+    assert!(reason.contains("cannot write /data/log/"), "{reason}");
+    assert_eq!(running.fatal.load(Ordering::SeqCst), 0);
+    let acknowledged = running.log.durable();
+    assert!(acknowledged >= 8 && acknowledged < expected.records.len() as u64);
+    expected.check_records(&running.log);
+    // Nothing of what did not fit is left behind, and a crash now loses nothing.
+    let mut found = Expected { acknowledged, ..expected.clone() };
+    let after = start(&on(&disk.crash(Fate::Kept)), Path::new(DATA), SMALL).unwrap();
+    assert_eq!(after.torn, None);
+    found.check(&after.log);
+    // Letting go of old records makes room by itself.
+    running.log.release(acknowledged);
+    expected.released = acknowledged;
+    assert_eq!(settle(&mut running), Step::Idle);
+    assert_eq!(running.log.state(), State::Running);
+    assert_eq!(running.log.durable(), expected.records.len() as u64);
+    assert!(running.log.first() > 0);
+    expected.check_records(&running.log);
+}
+
+#[test]
+fn the_queue_and_records_are_bounded() {
+    let disk = SimulatedDisk::default();
+    let mut running = start(&on(&disk), Path::new(DATA), SMALL).unwrap();
+    assert!(matches!(running.log.append(0, vec![0; 3001]), Err(Refused::TooLong { length: 3001, max: 3000 })));
+    let taken = (0..9).take_while(|_| running.log.append(0, vec![0; 3000]).is_ok()).count();
+    assert_eq!(taken, 2, "8,000 bytes may wait");
+    let Err(Refused::Full(back)) = running.log.append(1, vec![7; 3000]) else { panic!("the queue is full") };
+    assert_eq!(back, vec![7; 3000]);
+    assert_eq!(running.log.durable(), 0);
+    assert_eq!(settle(&mut running), Step::Idle);
+    assert_eq!(running.log.append(1, back).unwrap(), 2);
+    running.log.close();
+    assert!(matches!(running.log.append(1, vec![]), Err(Refused::Closed)));
+    assert_eq!(settle(&mut running), Step::Closed);
+    running.log.wait(2).unwrap();
+    assert!(matches!(running.log.wait(3), Err(Refused::Closed)));
+}
