@@ -76,6 +76,20 @@ pub(crate) async fn prepare(
     Ok(Prepared { state, plan })
 }
 
+/// As [`prepare`] for a plan that is analysed already: types would be found a second time, from what the first
+/// time made of them.
+pub(crate) async fn prepare_analyzed(
+    planner: &Planner,
+    plan: LogicalPlan,
+    snapshot: &Arc<dyn Snapshot>,
+) -> Result<Prepared, SqlError> {
+    let state = session_now(planner);
+    let plan = over_snapshot(plan, snapshot).map_err(sql_error)?;
+    let plan = state.optimizer().optimize(plan, &state, |_, _| {}).map_err(sql_error)?;
+    let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(sql_error)?;
+    Ok(Prepared { state, plan })
+}
+
 /// Runs a query, and hands its rows on in another schema's names and types as they come.
 pub(crate) async fn stream(
     query: Prepared,

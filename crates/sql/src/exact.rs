@@ -1,12 +1,11 @@
-//! `sum`, `avg`, `var` and `stddev` of floats without rounding on the way, and `avg` of decimals rounded as in
-//! PostgreSQL: a query over tables answers bit by bit what a view over them holds, in whichever order rows come.
+//! `sum`, `avg`, `var` and `stddev` of floats without rounding on the way: a query over tables answers bit by bit what a view over them holds, in whichever order rows come.
 //!
 //! Other arguments, and `DISTINCT`, stay with DataFusion's own functions.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -15,7 +14,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
     Signature,
 };
-use tidemill_plan::{ExactSum, Moments, decimal_average};
+use tidemill_plan::{ExactSum, Moments};
 
 /// Puts them in the place of DataFusion's.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
@@ -50,35 +49,17 @@ struct Exact {
     of: Of,
 }
 
-/// How an accumulator of ours adds.
-enum Adds {
-    Floats,
-    Decimals { digits: u32, result: DataType },
-}
-
 impl Exact {
-    /// How the function adds arguments of a type; `None`: as DataFusion's.
-    fn adds(&self, arg: &FieldRef, result: &DataType, distinct: bool) -> Option<Adds> {
-        match (arg.data_type(), result, self.of) {
-            _ if distinct => None,
-            (DataType::Float64, ..) => Some(Adds::Floats),
-            (DataType::Decimal128(_, from), DataType::Decimal128(_, to), Of::Average) => {
-                let digits = u32::try_from(i32::from(*to) - i32::from(*from)).ok()?;
-                Some(Adds::Decimals { digits, result: result.clone() })
-            }
-            _ => None,
-        }
+    /// Whether the sums of the arguments could be rounded.
+    fn is_ours(arg: Option<&FieldRef>, distinct: bool) -> bool {
+        !distinct && arg.is_some_and(|arg| arg.data_type() == &DataType::Float64)
     }
 
-    fn own(&self, args: &AccumulatorArgs<'_>) -> Option<Box<dyn Accumulator>> {
-        let adds = self.adds(args.expr_fields.first()?, args.return_type(), args.is_distinct)?;
-        Some(match (adds, self.of) {
-            (Adds::Decimals { digits, result }, _) => Box::new(DecimalAverage { sum: 0, count: 0, digits, result }),
-            (Adds::Floats, Of::Variance { sample, root }) => {
-                Box::new(Spread { moments: Moments::default(), sample, root })
-            }
-            (Adds::Floats, of) => Box::new(Total { sum: ExactSum::default(), count: 0, average: of == Of::Average }),
-        })
+    fn own(&self) -> Box<dyn Accumulator> {
+        match self.of {
+            Of::Variance { sample, root } => Box::new(Spread { moments: Moments::default(), sample, root }),
+            of => Box::new(Total { sum: ExactSum::default(), count: 0, average: of == Of::Average }),
+        }
     }
 }
 
@@ -104,33 +85,30 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match self.own(&args) {
-            Some(own) => Ok(own),
-            None => self.inner.accumulator(args),
+        match Exact::is_ours(args.expr_fields.first(), args.is_distinct) {
+            true => Ok(self.own()),
+            false => self.inner.accumulator(args),
         }
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        let adds = args.input_fields.first().and_then(|arg| self.adds(arg, args.return_type(), args.is_distinct));
+        if !Exact::is_ours(args.input_fields.first(), args.is_distinct) {
+            return self.inner.state_fields(args);
+        }
         let field = |name: &str, data_type| Arc::new(Field::new(format!("{}[{name}]", args.name), data_type, true));
         let list = |name: &str, item| field(name, DataType::List(Arc::new(Field::new_list_field(item, true))));
         let sum = |name: &str| {
             [list(name, DataType::Float64), list(&format!("{name} specials"), DataType::Int64)].into_iter()
         };
         let count = std::iter::once(field("count", DataType::Int64));
-        Ok(match (adds, self.of) {
-            (None, _) => return self.inner.state_fields(args),
-            (Some(Adds::Decimals { .. }), _) => {
-                let sum = field("sum", DataType::Decimal128(38, 0));
-                count.chain([sum]).collect()
-            }
-            (Some(Adds::Floats), Of::Variance { .. }) => count.chain(sum("sum")).chain(sum("squares")).collect(),
-            (Some(Adds::Floats), _) => count.chain(sum("sum")).collect(),
+        Ok(match self.of {
+            Of::Variance { .. } => count.chain(sum("sum")).chain(sum("squares")).collect(),
+            _ => count.chain(sum("sum")).collect(),
         })
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
-        self.own(&args).is_none() && self.inner.groups_accumulator_supported(args)
+        !Exact::is_ours(args.expr_fields.first(), args.is_distinct) && self.inner.groups_accumulator_supported(args)
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
@@ -138,9 +116,9 @@ impl AggregateUDFImpl for Exact {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match self.own(&args) {
-            Some(own) => Ok(own),
-            None => self.inner.create_sliding_accumulator(args),
+        match Exact::is_ours(args.expr_fields.first(), args.is_distinct) {
+            true => Ok(self.own()),
+            false => self.inner.create_sliding_accumulator(args),
         }
     }
 
@@ -292,70 +270,6 @@ impl Accumulator for Spread {
         for (row, count) in counts(states)?.values().iter().enumerate() {
             let (sum, squares) = (sum_of(states, 1, row)?, sum_of(states, 3, row)?);
             self.moments.merge(&Moments::from_sums(*count, sum, squares));
-        }
-        Ok(())
-    }
-}
-
-/// `avg` of decimals, rounded half away from zero.
-#[derive(Debug)]
-struct DecimalAverage {
-    sum: i128,
-    count: i64,
-    /// By how many digits the result is longer than the argument.
-    digits: u32,
-    result: DataType,
-}
-
-impl DecimalAverage {
-    fn take(&mut self, values: &[ArrayRef], sign: i64) -> Result<()> {
-        for value in column(values, 0)?.as_primitive::<Decimal128Type>().iter().flatten() {
-            self.sum = self.sum.wrapping_add(value.wrapping_mul(i128::from(sign)));
-            self.count += sign;
-        }
-        Ok(())
-    }
-}
-
-impl Accumulator for DecimalAverage {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.take(values, 1)
-    }
-
-    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.take(values, -1)
-    }
-
-    fn supports_retract_batch(&self) -> bool {
-        true
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let DataType::Decimal128(precision, scale) = self.result else {
-            return Err(DataFusionError::Internal(format!("an average of type {}", self.result)));
-        };
-        if self.count == 0 {
-            return Ok(ScalarValue::Decimal128(None, precision, scale));
-        }
-        let average = decimal_average(self.sum, self.count, self.digits).ok_or_else(|| {
-            DataFusionError::Execution(format!("the average of {} values is out of range", self.count))
-        })?;
-        Ok(ScalarValue::Decimal128(Some(average), precision, scale))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::Int64(Some(self.count)), ScalarValue::Decimal128(Some(self.sum), 38, 0)])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let sums = column(states, 1)?.as_primitive::<Decimal128Type>();
-        for (count, sum) in counts(states)?.values().iter().zip(sums.values()) {
-            self.count += count;
-            self.sum = self.sum.wrapping_add(*sum);
         }
         Ok(())
     }

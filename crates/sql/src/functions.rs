@@ -27,8 +27,10 @@ pub(crate) use self::json::normal as normal_json;
 pub(crate) use self::time::{parse_interval, parse_timestamp};
 use crate::as_of::MatchMark;
 use crate::provider::external;
+use crate::signed::signed_functions;
 use crate::sql_type::{tagged, timestamptz, type_name};
 use crate::to_char::ToChar;
+use crate::told_apart::ToldApart;
 use crate::{SqlError, state};
 
 /// What an argument is.
@@ -304,6 +306,10 @@ impl ScalarUDFImpl for Overloaded {
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(ScalarUDF::new_from_impl(ToChar::new())))?;
     state.register_udf(Arc::new(crate::numeric::modulo()))?;
+    state.register_udf(Arc::new(ScalarUDF::new_from_impl(ToldApart::new())))?;
+    for function in signed_functions() {
+        state.register_udwf(Arc::new(function))?;
+    }
     for mark in MatchMark::both() {
         state.register_udf(Arc::new(ScalarUDF::new_from_impl(mark)))?;
     }

@@ -14,12 +14,12 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::memory::MemoryStream;
@@ -195,8 +195,24 @@ pub(crate) struct BatchPlanner;
 impl QueryPlanner for BatchPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(NodePlanner)]);
-        planner.create_physical_plan(plan, session).await
+        planner.create_physical_plan(&with_limits(plan.clone())?, session).await
     }
+}
+
+/// "All rows": no batch gets there, and sums with an offset do not overflow.
+const NO_LIMIT: i64 = i64::MAX / 4;
+
+/// Gives each offset without a limit one. DataFusion takes a limit without one for a node through which a sort can be pushed; the rows
+/// that are left out would be others then.
+fn with_limits(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let limited = plan.transform_up_with_subqueries(|plan| match plan {
+        LogicalPlan::Limit(Limit { skip: Some(skip), fetch: None, input }) => {
+            let fetch = Some(Box::new(lit(NO_LIMIT)));
+            Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: Some(skip), fetch, input })))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(limited.data)
 }
 
 /// A plan over given inputs, ready to run.

@@ -5,6 +5,8 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 
+use crate::told_apart::TOLD_APART;
+
 /// The names of a plan's columns for the user: `count`, not `count(*)`. The plan is fresh from the
 /// SQL planner, not optimised.
 pub(crate) fn result_names(plan: &LogicalPlan) -> Vec<String> {
@@ -69,6 +71,7 @@ fn cast_field(expr: &Expr) -> Option<FieldRef> {
     match expr {
         Expr::Alias(alias) => cast_field(&alias.expr),
         Expr::Cast(cast) => Some(cast.field.clone()),
+        Expr::ScalarFunction(call) if call.func.name() == TOLD_APART => call.args.first().and_then(cast_field),
         _ => None,
     }
 }
@@ -92,6 +95,9 @@ fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
             Some(Expr::Literal(ScalarValue::Utf8(Some(field)), _)) => field.clone(),
             _ => UNKNOWN.into(),
         },
+        Expr::ScalarFunction(call) if call.func.name() == TOLD_APART => {
+            call.args.first().map_or(UNKNOWN.into(), |value| name_of(value, below))
+        }
         Expr::ScalarFunction(call) => function_name(call.func.name()).to_string(),
         Expr::Case(_) => "case".into(),
         Expr::Exists(_) => "exists".into(),

@@ -22,8 +22,10 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::as_of;
 use crate::error_map::sql_error;
+use crate::merged;
 use crate::names::tell_apart;
 use crate::syntax::{for_planning, rewrite_tables};
+use crate::told_apart::{has_namesakes, tell_casts_apart};
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, expansion, state};
 
 /// How deep views may be nested.
@@ -97,9 +99,26 @@ impl<'a> Provider<'a> {
         crate::pg_catalog::rewrite(&mut query);
         rewrite_tables(&mut query).map_err(external)?;
         as_of::mark(&mut query, self.catalog)?;
-        let statement = for_planning(ast::Statement::Query(Box::new(query)));
+        let mut statement = for_planning(ast::Statement::Query(Box::new(query)));
+        merged::write_out(&mut statement, self.catalog).map_err(external)?;
+        as_of::resolve(self.plan_telling_apart(statement, context)?)
+    }
+
+    /// Plans a statement; where columns would have one name, once more with names that differ.
+    fn plan_telling_apart(&self, statement: ast::Statement, context: &mut PlannerContext) -> Result<LogicalPlan> {
         let planner = SqlToRel::new_with_options(self, self.parser_options());
-        as_of::resolve(planner.sql_statement_to_plan_with_context(statement, context)?)
+        let mut told_apart = statement.clone();
+        let planned = planner.sql_statement_to_plan_with_context(statement, &mut context.clone());
+        let planned = planned.and_then(|plan| if has_namesakes(&plan)? { Ok(None) } else { Ok(Some(plan)) });
+        let error = match planned.map_err(sql_error) {
+            Ok(Some(plan)) => return Ok(plan),
+            Ok(None) => None,
+            Err(error) if error.code == state::DUPLICATE_COLUMN => Some(error),
+            Err(error) => return Err(external(error)),
+        };
+        tell_casts_apart(&mut told_apart);
+        let planned = planner.sql_statement_to_plan_with_context(told_apart, context);
+        planned.map_err(|second| error.map_or(second, external))
     }
 
     /// How SQL text is read: from the session's configuration.

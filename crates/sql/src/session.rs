@@ -7,14 +7,15 @@ use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::optimizer::AnalyzerRule;
-use datafusion::optimizer::analyzer::Analyzer;
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::casts::Casts;
+use crate::cross_join::SafeCrossJoins;
 use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
+use crate::multiset::CountedSetOperations;
 use crate::numeric::Numbers;
 use crate::operators::Operators;
 use crate::regexp::RegexpGroups;
@@ -35,6 +36,7 @@ pub(crate) fn session() -> SessionState {
         .with_query_planner(Arc::new(BatchPlanner))
         .with_expr_planners(planners)
         .with_analyzer_rules(analyzer_rules(functions))
+        .with_optimizer_rules(optimizer_rules())
         .build();
     register(&mut state);
     state
@@ -65,7 +67,15 @@ fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + 
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(RoundingCasts::new()));
     rules.push(Arc::new(RegexpGroups));
+    rules.push(Arc::new(CountedSetOperations));
     rules
+}
+
+/// DataFusion's rules, with one made safe.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let safe = SafeCrossJoins::default();
+    let rules = Optimizer::new().rules.into_iter();
+    rules.map(|rule| if rule.name() == safe.name() { Arc::new(SafeCrossJoins::default()) } else { rule }).collect()
 }
 
 fn config() -> SessionConfig {
@@ -78,6 +88,8 @@ fn config() -> SessionConfig {
     options.sql_parser.parse_float_as_decimal = true;
     // Makes now() a timestamp with time zone, as in PostgreSQL.
     options.execution.time_zone = Some("UTC".to_owned());
+    // An outer join makes columns nullable that the logical plan took for not nullable; that is no reason to fail.
+    options.execution.skip_physical_aggregate_schema_check = true;
     // As joins, scalar subqueries have an incremental rule.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     config

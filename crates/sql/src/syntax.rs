@@ -7,8 +7,8 @@ mod tables;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, CastKind, DateTimeField, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Ident, UnaryOperator, Value, VisitMut, visit_expressions_mut,
+    self, AccessExpr, BinaryOperator, CastKind, DateTimeField, Expr, Fetch, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, LimitClause, Query, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 pub(crate) use self::tables::rewrite as rewrite_tables;
@@ -16,11 +16,39 @@ use crate::functions::parse_interval;
 
 /// The same statement or expression, as DataFusion wants it.
 pub(crate) fn for_planning<T: VisitMut>(mut tree: T) -> T {
-    let _: ControlFlow<()> = visit_expressions_mut(&mut tree, |expr| {
+    let _ = tree.visit(&mut Rewriter);
+    tree
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        fetch_as_limit(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         rewrite(expr);
         ControlFlow::Continue(())
-    });
-    tree
+    }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`. With ties or per cent it is more, which the planner refuses.
+fn fetch_as_limit(query: &mut Query) {
+    let plain = |fetch: &mut Fetch| !fetch.with_ties && !fetch.percent;
+    let offset = match &mut query.limit_clause {
+        None => None,
+        Some(LimitClause::LimitOffset { limit: None, offset, .. }) => offset.take(),
+        Some(_) => return,
+    };
+    let limit = query.fetch.take_if(plain);
+    let limit = limit.map(|fetch| fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false))));
+    if limit.is_some() || offset.is_some() {
+        query.limit_clause = Some(LimitClause::LimitOffset { limit, offset, limit_by: Vec::new() });
+    }
 }
 
 fn rewrite(expr: &mut Expr) {

@@ -48,7 +48,7 @@ pub(crate) fn view_query(
             None => Ok(plan),
             Some(closing) => closed(plan, &closing, watermark),
         };
-        let plan = plan.and_then(|plan| json_as_text(plan, planner)).map_err(sql_error)?;
+        let plan = plan.and_then(|plan| json_as_text(plan)).map_err(sql_error)?;
         let settled = settle(plan.clone()).map_err(sql_error)?;
         Ok(ViewQuery { plan, settled, schema })
     })
@@ -61,10 +61,10 @@ pub(crate) async fn run(
     snapshot: &Arc<dyn Snapshot>,
     each: &mut (dyn FnMut(RecordBatch) -> Result<(), SqlError> + Send),
 ) -> Result<(), SqlError> {
-    let physical = match batch::prepare(planner, query.settled.clone(), snapshot).await {
+    let physical = match batch::prepare_analyzed(planner, query.settled.clone(), snapshot).await {
         Ok(physical) => physical,
         // Not all orders go together in one aggregate.
-        Err(_) => batch::prepare(planner, query.plan.clone(), snapshot).await?,
+        Err(_) => batch::prepare_analyzed(planner, query.plan.clone(), snapshot).await?,
     };
     batch::stream(physical, &query.schema, each).await
 }
@@ -135,14 +135,12 @@ fn lost(what: &str) -> DataFusionError {
 }
 
 /// What the JSON operator `->` gives is kept as text.
-fn json_as_text(plan: LogicalPlan, planner: &Planner) -> Result<LogicalPlan> {
+fn json_as_text(plan: LogicalPlan) -> Result<LogicalPlan> {
     let is_json = |data_type: &DataType| matches!(data_type, DataType::Union(..));
-    let analyzed =
-        planner.session().analyzer().execute_and_check(plan.clone(), planner.session().config_options(), |_, _| {})?;
-    if !analyzed.schema().fields().iter().any(|f| is_json(f.data_type())) {
+    if !plan.schema().fields().iter().any(|f| is_json(f.data_type())) {
         return Ok(plan);
     }
-    let columns = analyzed.schema().iter().map(|(qualifier, field)| {
+    let columns = plan.schema().iter().map(|(qualifier, field)| {
         let column = Expr::Column((qualifier, field).into());
         match is_json(field.data_type()) {
             true => datafusion_functions_json::udfs::json_union_to_text_udf().call(vec![column]).alias(field.name()),

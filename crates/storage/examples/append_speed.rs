@@ -1,10 +1,13 @@
 //! How fast the log takes records, beside what the disk does by itself.
 //!
 //! `cargo run --release -p tidemill-storage --example append_speed [FOLDER] [MIB]` writes MIB
-//! mebibytes (256) per line to a new folder in FOLDER (the working folder), and removes it again.
+//! mebibytes (256) per line to a new folder in FOLDER (the working folder), and removes it again;
+//! all lines in turn, [`ROUNDS`] times, as disks that others use too vary a lot. It prints each line's
+//! median.
 
 #![allow(clippy::print_stdout, reason = "this is its purpose")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,22 +22,37 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bytes = arguments.next().map_or(Ok(256), |mib| mib.parse::<usize>())? << 20;
     let temporary = tempfile::tempdir_in(folder)?;
     let env = Env::real();
-    println!("| record | written by | MB/s | records/s | syncs | µs per sync |");
-    println!("|---|---|---|---|---|---|");
-    for (record, name) in [(1 << 10, "1 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")] {
-        let path = temporary.path().join(format!("log-{record}"));
-        let disk = plain(&env, temporary.path(), record, 8 << 20, bytes)?;
-        line(name, "write, sync each 8 MiB", record, &disk);
-        line(name, "the log, sync per group", record, &log(&env, &path, record, bytes, false)?);
-        // One by one takes a sync each: fewer will do.
-        let few = (bytes / 16).min(record * 2000);
-        let disk = plain(&env, temporary.path(), record, record, few)?;
-        line(name, "write, sync each", record, &disk);
-        let path = temporary.path().join(format!("one-{record}"));
-        line(name, "the log, waiting for each", record, &log(&env, &path, record, few, true)?);
+    let sizes = [(1 << 10, "1 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")];
+    let ways = ["write, sync each 8 MiB", "the log, sync per group", "write, sync each", "the log, waiting for each"];
+    let mut lines: BTreeMap<_, Vec<Measured>> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        for (record, _) in sizes {
+            // One by one takes a sync each: fewer will do.
+            let few = (bytes / 16).min(record * 1000);
+            for way in 0..ways.len() {
+                let path = temporary.path().join(format!("{round}-{record}-{way}"));
+                let measured = match way {
+                    0 => plain(&env, &path, record.max(8 << 20), bytes),
+                    1 => log(&env, &path, record, bytes, false),
+                    2 => plain(&env, &path, record, few),
+                    _ => log(&env, &path, record, few, true),
+                }?;
+                lines.entry((record, way)).or_default().push(measured);
+            }
+        }
+    }
+    println!("| record | written by | MB/s | of rounds | records/s | µs per sync |");
+    println!("|---|---|--:|--:|--:|--:|");
+    for (record, name) in sizes {
+        for (way, by) in ways.into_iter().enumerate() {
+            line(name, by, record, &mut lines.remove(&(record, way)).unwrap_or_default());
+        }
     }
     Ok(())
 }
+
+/// How often everything is measured.
+const ROUNDS: usize = 5;
 
 struct Measured {
     nanos: u64,
@@ -42,10 +60,18 @@ struct Measured {
     syncs: u64,
 }
 
-fn line(record: &str, by: &str, length: usize, Measured { nanos, bytes, syncs }: &Measured) {
-    let seconds = *nanos as f64 / 1e9;
-    let (rate, records) = (*bytes as f64 / seconds / 1e6, (bytes / length) as f64 / seconds);
-    println!("| {record} | {by} | {rate:.1} | {records:.0} | {syncs} | {:.0} |", seconds * 1e6 / *syncs as f64);
+impl Measured {
+    fn rate(&self) -> f64 {
+        self.bytes as f64 * 1e3 / self.nanos as f64
+    }
+}
+
+fn line(record: &str, by: &str, length: usize, rounds: &mut [Measured]) {
+    rounds.sort_by(|a, b| a.rate().total_cmp(&b.rate()));
+    let (worst, best) = (rounds[0].rate(), rounds[rounds.len() - 1].rate());
+    let median = &rounds[rounds.len() / 2];
+    let (rate, sync) = (median.rate(), median.nanos as f64 / 1e3 / median.syncs as f64);
+    println!("| {record} | {by} | {rate:.1} | {worst:.1}–{best:.1} | {:.0} | {sync:.0} |", rate * 1e6 / length as f64);
 }
 
 /// What a record holds; not zeros, which some disks do not store.
@@ -53,12 +79,10 @@ fn payload(length: usize) -> Vec<u8> {
     (0..length as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect()
 }
 
-/// Plain writes of a record's length, one after the other, with a sync after so many bytes.
-fn plain(env: &Env, folder: &Path, record: usize, sync: usize, bytes: usize) -> Result<Measured, Box<dyn Error>> {
-    let path = folder.join("plain");
-    let file = env.disk().create(&path)?;
-    // As many records in one write as are synced together, as the log does it.
-    let piece = payload(record.max(sync));
+/// Plain writes of pieces of one length, a sync after each. The log writes what it syncs at once, too.
+fn plain(env: &Env, path: &Path, piece: usize, bytes: usize) -> Result<Measured, Box<dyn Error>> {
+    let file = env.disk().create(path)?;
+    let piece = payload(piece);
     let start = env.monotonic_nanos();
     let syncs = bytes / piece.len();
     for i in 0..syncs {
@@ -66,7 +90,7 @@ fn plain(env: &Env, folder: &Path, record: usize, sync: usize, bytes: usize) -> 
         file.sync()?;
     }
     let nanos = env.monotonic_nanos() - start;
-    env.disk().remove(&path)?;
+    env.disk().remove(path)?;
     Ok(Measured { nanos, bytes: syncs * piece.len(), syncs: syncs as u64 })
 }
 
@@ -106,5 +130,6 @@ fn log(env: &Env, path: &Path, record: usize, bytes: usize, wait: bool) -> Resul
     let nanos = env.monotonic_nanos() - start;
     log.close();
     writer.join().map_err(|_| "the log's writer panicked")?;
+    std::fs::remove_dir_all(path)?;
     Ok(Measured { nanos, bytes: bytes / record * record, syncs: syncs.load(Ordering::Relaxed) })
 }

@@ -218,7 +218,8 @@ impl Log {
         self.shared.work.notify_one();
     }
 
-    /// Takes no more records. The writer writes what is queued and then stops.
+    /// Takes no more records. The writer writes what is queued and then stops; on a full
+    /// disk, when there is room.
     pub fn close(&self) {
         self.shared.queue.lock().closing = true;
         self.shared.work.notify_one();

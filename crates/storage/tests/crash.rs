@@ -1,4 +1,6 @@
 //! The power goes at every operation, and again while the log recovers.
+//!
+//! The long run: `TIDEMILL_CASES=100000 cargo test -p tidemill-storage --test crash -- --nocapture`.
 
 mod world;
 

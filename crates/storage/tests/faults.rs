@@ -4,10 +4,11 @@ mod world;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use tidemill_env::{Fate, Fault, Operation, SimulatedDisk};
 use tidemill_storage::{Refused, State, Step};
-use world::{DATA, Expected, Random, SMALL, cases, live, on, seed, settle, start};
+use world::{DATA, Expected, Random, Running, SMALL, cases, live, on, seed, settle, start};
 
 /// After any single fault the next start has everything, also after a crash that follows.
 fn starts_again(disk: &SimulatedDisk, expected: &Expected) {
@@ -108,6 +109,37 @@ fn a_full_disk_pauses_the_log_until_there_is_room() {
     assert_eq!(running.log.durable(), expected.records.len() as u64);
     assert!(running.log.first() > 0);
     expected.check_records(&running.log);
+}
+
+#[test]
+fn a_paused_thread_goes_on_by_itself() {
+    let disk = SimulatedDisk::default();
+    let Running { log, writer, .. } = start(&on(&disk), Path::new(DATA), SMALL).unwrap();
+    let thread = writer.spawn().unwrap();
+    for round in 0..3 {
+        disk.set_capacity(Some(0));
+        let number = log.append(0, vec![round; 100]).unwrap();
+        while !matches!(log.state(), State::Paused { .. }) {
+            thread::yield_now();
+        }
+        assert_eq!(log.durable(), number);
+        disk.set_capacity(None);
+        log.wait(number).unwrap();
+        assert_eq!(log.state(), State::Running);
+    }
+    log.close();
+    thread.join().unwrap();
+    assert_eq!(log.state(), State::Closed);
+}
+
+#[test]
+fn those_who_wait_hear_that_the_writer_is_gone() {
+    let Running { log, writer, .. } = start(&on(&SimulatedDisk::default()), Path::new(DATA), SMALL).unwrap();
+    let number = log.append(0, vec![1]).unwrap();
+    let waiting = log.clone();
+    let waiter = thread::spawn(move || waiting.wait(number));
+    drop(writer);
+    assert!(matches!(waiter.join().unwrap(), Err(Refused::Closed)));
 }
 
 #[test]

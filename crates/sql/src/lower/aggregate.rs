@@ -160,23 +160,25 @@ impl Lower<'_> {
             let distinct = planned.call.params.distinct && needs_distinct(&function);
             return Ok(AggregateCall { function, args, filter, distinct, data_type, label });
         }
-        let order: Vec<_> = planned.order.iter().map(|(place, _)| places[*place]).collect();
-        let all: Vec<_> = args.iter().chain(&order).copied().collect();
+        // What is argument and order alike is one column: that they are the same matters to `DISTINCT`.
+        let mut all: Vec<usize> = args;
+        let order: Vec<_> = planned.order.iter().map(|(place, _)| place_of(&mut all, places[*place])).collect();
         let types: Vec<_> = all.iter().map(|i| schema.field(*i).data_type().clone()).collect();
-        let query = self.rows_query(planned, &types)?;
+        let query = self.rows_query(planned, &order, &types)?;
         let function = AggregateFunction::FromRows(Arc::new(query));
         Ok(AggregateCall { function, args: all, filter, distinct: false, data_type, label })
     }
 
     /// The aggregate as a query over its arguments and what orders them.
-    fn rows_query(&self, planned: &PlannedCall, types: &[DataType]) -> Result<BatchQuery> {
+    ///
+    /// The columns have the types given; arguments come first, `order` says which ones order.
+    fn rows_query(&self, planned: &PlannedCall, order: &[usize], types: &[DataType]) -> Result<BatchQuery> {
         let names: Vec<_> = (0..types.len()).map(|i| format!("c{i}")).collect();
         let fields = names.iter().zip(types).map(|(name, t)| Field::new(name, t.clone(), true));
         let given = Arc::new(DFSchema::try_from(Schema::new(fields.collect::<Vec<_>>()))?);
         let columns: Vec<_> = names.iter().map(|name| Expr::Column(Column::new_unqualified(name))).collect();
-        let (args, order) = columns.split_at(planned.args.len());
         let constants = planned.call.params.args.iter();
-        let mut args = args.iter();
+        let mut args = columns[..planned.args.len()].iter();
         let args = constants
             .enumerate()
             .map(|(place, arg)| match arg {
@@ -185,7 +187,7 @@ impl Lower<'_> {
             })
             .collect::<Result<Vec<_>>>()?;
         let order = order.iter().zip(&planned.order).map(|(column, (_, sort))| SortExpr {
-            expr: column.clone(),
+            expr: columns[*column].clone(),
             asc: sort.asc,
             nulls_first: sort.nulls_first,
         });

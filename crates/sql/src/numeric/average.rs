@@ -10,7 +10,6 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, ReversedUDAF, Signature, Volatility};
-
 use tidemill_plan::decimal_average;
 
 use super::arithmetic::QUOTIENT_SCALE;
@@ -196,5 +195,21 @@ impl Accumulator for DistinctTotals {
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let lists = states[0].as_list::<i32>();
         lists.iter().flatten().try_for_each(|values| self.add(&values))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_are_rounded_once() {
+        assert_eq!(decimal_average(370, 6, 14), Some(6_166_666_666_666_667));
+        assert_eq!(decimal_average(-5, 2, 0), Some(-3));
+        assert_eq!(
+            decimal_average(i128::from(i64::MAX) * 1_000_000, 1_000_000, 16),
+            Some(i128::from(i64::MAX) * 10i128.pow(16))
+        );
+        assert_eq!(decimal_average(i128::MAX, 1, 16), None);
     }
 }

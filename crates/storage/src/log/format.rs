@@ -162,6 +162,9 @@ impl Floor {
     }
 }
 
+/// The name of the floor's file.
+pub(super) const FLOOR_NAME: &str = "floor";
+
 /// A segment's file name.
 pub(super) fn segment_name(first: RecordNumber) -> String {
     format!("{first:020}{SEGMENT_ENDING}")

@@ -11,15 +11,13 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Condvar, Mutex};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::format::{FLOOR, Floor, SEGMENT_ENDING, SegmentHeader, segment_name};
+use super::format::{FLOOR, FLOOR_NAME, Floor, SEGMENT_ENDING, SegmentHeader, segment_name};
 use super::read::{Found, SegmentReader, missing};
 use super::writer::Segment;
 use super::{Handlers, Log, LogOptions, LogWriter, Queue, RecordNumber, Shared, State};
 use crate::error::At;
 use crate::folder::{Folder, LOG};
 use crate::{DataFolder, StorageError};
-
-const FLOOR_NAME: &str = "floor";
 
 /// A log that was opened.
 pub struct Opened {

@@ -95,7 +95,8 @@ impl SegmentReader {
 
     /// Whether some later record proves that record `number`, which is not readable, was durable.
     ///
-    /// Then the disk lost it. Otherwise it was being written when the power went.
+    /// Then the disk lost it. Otherwise it was being written when the power went. A copy of a record
+    /// in someone's payload proves nothing wrong: those written before this one say less.
     pub(super) fn proof_of(&mut self, number: RecordNumber) -> Result<Option<u64>, StorageError> {
         let (mut at, identity, length) = (self.offset + 1, self.identity, self.length);
         while at + RECORD_HEADER as u64 <= length {

@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use tidemill_env::DiskFile;
 
-use super::format::{Floor, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, segment_name};
-use super::{Handlers, Log, LogOptions, Queue, RecordNumber, Shared, State};
+use super::format::{FLOOR_NAME, Floor, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, segment_name};
+use super::{Handlers, Log, LogOptions, RecordNumber, Shared, State};
 use crate::StorageError;
 use crate::error::At;
 use crate::folder::Folder;
@@ -96,11 +96,11 @@ impl LogWriter {
         }
     }
 
-    /// New records make no room; segments that are released do.
+    /// New records make no room; more segments that are released do.
     fn wait_for_room(&self) {
         let mut queue = self.shared.queue.lock();
-        let full = |queue: &mut Queue| self.releasable(queue.release) == 0;
-        self.shared.work.wait_while_for(&mut queue, full, self.options.retry);
+        let before = queue.release;
+        self.shared.work.wait_while_for(&mut queue, |queue| queue.release == before, self.options.retry);
     }
 
     /// Does what there is to do, once.
@@ -211,14 +211,14 @@ impl LogWriter {
     fn write_floor(&mut self) -> Result<(), StorageError> {
         let next = Floor { writes: self.floor.writes + 1, ..self.floor };
         let (bytes, at) = next.encode();
-        self.floor_file.write_at(&bytes, at as u64).at("write", &self.folder.at("floor"))?;
+        self.floor_file.write_at(&bytes, at as u64).at("write", &self.folder.at(FLOOR_NAME))?;
         self.floor = next;
         Ok(())
     }
 
     fn sync_floor(&mut self) -> Result<(), StorageError> {
         self.write_floor()?;
-        self.floor_file.sync().at("sync", &self.folder.at("floor"))
+        self.floor_file.sync().at("sync", &self.folder.at(FLOOR_NAME))
     }
 
     /// Begins a new segment if the next record does not fit. The old one is durable by then: what
