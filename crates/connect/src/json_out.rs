@@ -13,7 +13,7 @@ use arrow::datatypes::{
 };
 
 use crate::calendar::{DAY_MICROS, write_date, write_time};
-use crate::pg_text::{pg_text, timestamp_micros};
+use crate::pg_text::{pg_text, shown_decimal, timestamp_micros};
 
 /// Whether a column holds JSON text (field metadata `tidemill.type` = `jsonb`).
 pub fn is_jsonb(field: &Field) -> bool {
@@ -71,7 +71,10 @@ pub fn json_value(array: &dyn Array, row: usize, field: &Field, out: &mut String
         DataType::Float16 => float(f32::from(array.as_primitive::<Float16Type>().value(row)), out),
         DataType::Float32 => float(array.as_primitive::<Float32Type>().value(row), out),
         DataType::Float64 => float(array.as_primitive::<Float64Type>().value(row), out),
-        DataType::Decimal128(..) => out.push_str(&array.as_primitive::<Decimal128Type>().value_as_string(row)),
+        DataType::Decimal128(precision, scale) => {
+            let text = array.as_primitive::<Decimal128Type>().value_as_string(row);
+            out.push_str(shown_decimal(&text, *precision, *scale));
+        }
         DataType::Decimal256(..) => out.push_str(&array.as_primitive::<Decimal256Type>().value_as_string(row)),
         DataType::Utf8 => text(array.as_string::<i32>().value(row), field, out),
         DataType::LargeUtf8 => text(array.as_string::<i64>().value(row), field, out),

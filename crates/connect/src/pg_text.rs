@@ -14,6 +14,17 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::calendar::{DAY_MICROS, push_padded, write_date, write_fraction, write_time};
 
+/// Precision and scale of a `numeric` that was declared without them.
+const UNLIMITED: (u8, i8) = (38, 10);
+
+/// A decimal's text as users see it. A `numeric` without a scale has no zeros of its own at the end.
+pub(crate) fn shown_decimal(text: &str, precision: u8, scale: i8) -> &str {
+    match (precision, scale) == UNLIMITED && text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => text,
+    }
+}
+
 /// Appends the text of one value; nothing for NULL, which every format marks in its own way.
 pub fn pg_text(array: &dyn Array, row: usize, field: &Field, out: &mut String) {
     if array.is_null(row) {
@@ -33,7 +44,10 @@ pub fn pg_text(array: &dyn Array, row: usize, field: &Field, out: &mut String) {
         DataType::Float16 => write_f32(f32::from(array.as_primitive::<Float16Type>().value(row)), out),
         DataType::Float32 => write_f32(array.as_primitive::<Float32Type>().value(row), out),
         DataType::Float64 => write_f64(array.as_primitive::<Float64Type>().value(row), out),
-        DataType::Decimal128(..) => out.push_str(&array.as_primitive::<Decimal128Type>().value_as_string(row)),
+        DataType::Decimal128(precision, scale) => {
+            let text = array.as_primitive::<Decimal128Type>().value_as_string(row);
+            out.push_str(shown_decimal(&text, *precision, *scale));
+        }
         DataType::Decimal256(..) => out.push_str(&array.as_primitive::<Decimal256Type>().value_as_string(row)),
         DataType::Date32 => date(i64::from(array.as_primitive::<Date32Type>().value(row)), out),
         DataType::Date64 => date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out),

@@ -45,6 +45,10 @@ const RECOMPUTED: &[&str] = &[
     "select/union_of_nullable.slt",
     "topn/offset.slt",
     "topn/whole_numbers.slt",
+    "aggregate/ordered.slt",
+    "join/lateral.slt",
+    "select/table_functions.slt",
+    "topn/ties.slt",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,6 +165,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn averages_are_rounded_once() {
+        assert_eq!(decimal_average(370, 6, 14), Some(6_166_666_666_666_667));
+        assert_eq!(decimal_average(-5, 2, 0), Some(-3));
+        let (large, unit) = (i128::from(i64::MAX), 10i128.pow(16));
+        assert_eq!(decimal_average(large * 1_000_000, 1_000_000, 16), Some(large * unit));
+        assert_eq!(decimal_average(i128::MAX, 1, 16), None);
+    }
+
+    #[test]
     fn what_is_taken_back_was_never_there() {
         let mut sum = ExactSum::default();
         for v in [1e300, 0.1, 1e-300, -7.25, 1e16] {

@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::assign::{assign, round_times};
-use crate::functions::{JSON_MARK, parse_timestamp};
+use crate::functions::parse_timestamp;
 use crate::provider::external;
 use crate::sql_type::{LENGTH_KEY, PRECISION_KEY, TYPE_KEY, tagged};
 
@@ -38,6 +38,17 @@ pub(crate) struct Casts {
 /// The functions that take anything and make JSON of it.
 const TO_JSON: &[&str] =
     &["to_json", "to_jsonb", "json_build_object", "jsonb_build_object", "json_build_array", "jsonb_build_array"];
+
+/// The functions whose second argument is an array of texts, which may be written `'{a,b}'`.
+const WITH_TEXTS: &[&str] = &[
+    "jsonb_at_path",
+    "jsonb_at_path_text",
+    "jsonb_set",
+    "jsonb_insert",
+    "jsonb_delete_path",
+    "jsonb_exists_any",
+    "jsonb_exists_all",
+];
 
 impl Casts {
     /// With functions of ours.
@@ -67,6 +78,15 @@ impl Casts {
                 call.func = self.get.clone();
                 Transformed::yes(Expr::ScalarFunction(call))
             }
+            Expr::ScalarFunction(mut call) if WITH_TEXTS.contains(&call.func.name()) => {
+                let texts = Arc::new(Field::new("texts", DataType::new_list(DataType::Utf8, true), true));
+                for arg in call.args.iter_mut().skip(1).take(1) {
+                    if matches!(arg.get_type(schema), Ok(own) if own.is_string()) {
+                        *arg = ScalarUDF::new_from_impl(ReadText::new(&texts)).call(vec![arg.clone()]);
+                    }
+                }
+                Transformed::yes(Expr::ScalarFunction(call))
+            }
             Expr::ScalarFunction(call) if TO_JSON.contains(&call.func.name()) => self.marked(call, schema)?,
             other => Transformed::no(other),
         })
@@ -82,7 +102,7 @@ impl Casts {
     fn marked(&self, mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
         for arg in &mut call.args {
             if is_json(arg, schema) {
-                *arg = self.function("concat", vec![lit(JSON_MARK.to_string()), arg.clone()])?;
+                *arg = self.function("jsonb_mark", vec![arg.clone()])?;
             }
         }
         Ok(Transformed::yes(Expr::ScalarFunction(call)))
@@ -96,6 +116,9 @@ impl Casts {
         let read = text
             && (kind.is_some() || is_read(field.data_type()))
             && !(kind == Some("jsonb") && is_json(&expr, schema));
+        if matches!(from, Some(DataType::Decimal128(38, 10))) && field.data_type().is_string() {
+            return Ok(Transformed::yes(self.function("trimmed_text", vec![*expr])?));
+        }
         let limit = |key: &str| field.metadata().get(key).and_then(|n| n.parse::<i32>().ok());
         let (length, precision) = (limit(LENGTH_KEY), limit(PRECISION_KEY));
         if !read && length.is_none() && precision.is_none() {

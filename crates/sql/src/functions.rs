@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-pub(crate) use self::json::{MARK as JSON_MARK, normal as normal_json};
+pub(crate) use self::json::normal as normal_json;
 pub(crate) use self::time::{parse_interval, parse_timestamp};
 use crate::as_of::MatchMark;
 use crate::provider::external;
@@ -42,6 +42,12 @@ pub(crate) enum Takes {
     Float,
     /// A decimal; integers become decimals.
     Decimal,
+    /// A decimal and nothing else.
+    Exact,
+    /// A float and nothing else.
+    Double,
+    /// A time of the day.
+    Time,
     Bool,
     Bytes,
     Timestamp,
@@ -77,6 +83,8 @@ pub(crate) enum Gives {
     Decimal(i8),
     /// What this argument is.
     Same(usize),
+    /// What the elements of this argument are.
+    Item(usize),
 }
 
 type Body = fn(&[ArrayRef], &DataType) -> Result<ArrayRef, SqlError>;
@@ -131,6 +139,10 @@ impl Function {
             Gives::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
             Gives::Texts => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
             Gives::Decimal(scale) => DataType::Decimal128(38, scale),
+            Gives::Item(arg) => match types.get(arg) {
+                Some(DataType::List(item)) => item.data_type().clone(),
+                _ => DataType::Utf8,
+            },
             Gives::Same(arg) => types.get(arg).cloned().unwrap_or(DataType::Utf8),
         }
     }
@@ -153,6 +165,9 @@ impl Takes {
                 own if own.is_integer() => Some(DataType::Decimal128(20, 0)),
                 _ => None,
             },
+            Takes::Exact => matches!(own, DataType::Decimal128(..)).then(|| own.clone()),
+            Takes::Double => matches!(own, DataType::Float32 | DataType::Float64).then_some(DataType::Float64),
+            Takes::Time => matches!(own, DataType::Time64(_)).then_some(DataType::Time64(TimeUnit::Microsecond)),
             Takes::Bool => matches!(own, DataType::Boolean | DataType::Null).then_some(DataType::Boolean),
             Takes::Bytes => (text || own.is_binary()).then_some(DataType::Binary),
             Takes::Timestamp => time.then_some(DataType::Timestamp(TimeUnit::Microsecond, None)),

@@ -1,5 +1,6 @@
 //! Expressions for people: DataFusion's text without the types of constants.
 
+use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Expr, binary_expr};
@@ -29,7 +30,8 @@ fn readable(expr: &Expr) -> Expr {
 
 fn operand(expr: &Expr) -> Expr {
     match expr {
-        Expr::Alias(alias) => operand(&alias.expr),
+        // Once planned, what is named keeps the name that it had.
+        Expr::Alias(alias) => Expr::Column(Column::new_unqualified(alias.name.clone())),
         Expr::Cast(cast) if cast.field.data_type().is_numeric() && !matches!(*cast.expr, Expr::Cast(_)) => {
             operand(&cast.expr)
         }

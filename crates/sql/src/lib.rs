@@ -40,6 +40,7 @@ mod session;
 mod signed;
 mod sql_type;
 mod statement;
+mod subqueries;
 mod syntax;
 mod ties;
 mod to_char;

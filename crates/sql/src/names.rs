@@ -98,11 +98,40 @@ fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
         Expr::ScalarFunction(call) if call.func.name() == TOLD_APART => {
             call.args.first().map_or(UNKNOWN.into(), |value| name_of(value, below))
         }
-        Expr::ScalarFunction(call) => call.func.name().to_string(),
+        Expr::ScalarFunction(call) => function_name(call.func.name()).to_string(),
         Expr::Case(_) => "case".into(),
         Expr::Exists(_) => "exists".into(),
         Expr::ScalarSubquery(query) => result_names(&query.subquery).pop().unwrap_or_else(|| UNKNOWN.into()),
         _ => UNKNOWN.into(),
+    }
+}
+
+/// What PostgreSQL calls the column of a function, which may stand for something else here.
+fn function_name(name: &str) -> &str {
+    match name {
+        "jsonb_array_of" => "jsonb_agg",
+        "jsonb_object_of" => "jsonb_object_agg",
+        "list_mode" => "mode",
+        "list_percentile" => "percentile_disc",
+        "age_between" => "age",
+        "date_trunc_in_zone" => "date_trunc",
+        "substring_of_pattern" => "substring",
+        _ if name.starts_with("extract_") => "extract",
+        "similar_to"
+        | "array_overlap"
+        | "interval_times"
+        | "interval_over"
+        | "timestamp_difference"
+        | "jsonb_concat"
+        | "jsonb_delete"
+        | "jsonb_delete_path"
+        | "jsonb_at_path"
+        | "jsonb_at_path_text"
+        | "jsonb_contains"
+        | "jsonb_exists"
+        | "jsonb_exists_any"
+        | "jsonb_exists_all" => UNKNOWN,
+        other => other,
     }
 }
 

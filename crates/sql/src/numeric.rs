@@ -157,7 +157,7 @@ impl Numbers {
                 call.args = all_as_floats(call.args.into_iter().map(small).collect(), schema);
                 Transformed::yes(Expr::ScalarFunction(call))
             }
-            "abs" | "%" => {
+            "abs" | "%" | "pg_typeof" => {
                 call.args = call.args.into_iter().map(small).collect();
                 Transformed::yes(Expr::ScalarFunction(call))
             }
@@ -201,6 +201,8 @@ impl Numbers {
         }
         let data_type = arg.get_type(schema).ok()?;
         match (name, &data_type) {
+            // What was made wider only to be summed is no `bigint`; plans may come here twice.
+            ("sum", _) if is_widened(arg, schema) => None,
             ("sum", DataType::Int64 | DataType::UInt64) => {
                 *arg = cast(arg.clone(), SUM_ARGUMENT);
                 None
@@ -234,7 +236,7 @@ pub(crate) fn operator(call: &ScalarFunction) -> Option<Operator> {
 
 /// `mod(a, b)`.
 pub(crate) fn modulo() -> ScalarUDF {
-    ScalarUDF::new_from_impl(Arithmetic::new(Sign::Modulo)).with_aliases(["mod"])
+    ScalarUDF::new_from_impl(Arithmetic::new(Sign::Modulo))
 }
 
 fn cast(expr: Expr, data_type: DataType) -> Expr {
@@ -242,6 +244,13 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
         Expr::Alias(alias) => cast(*alias.expr, data_type),
         expr => Expr::Cast(Cast::new(Box::new(expr), data_type)),
     }
+}
+
+/// Whether it is a smaller integer as a `bigint`.
+fn is_widened(expr: &Expr, schema: &DFSchema) -> bool {
+    let Expr::Cast(cast) = expr else { return false };
+    let small = |t: DataType| matches!(t, DataType::Int8 | DataType::Int16 | DataType::Int32);
+    *cast.field.data_type() == DataType::Int64 && cast.expr.get_type(schema).is_ok_and(small)
 }
 
 fn is_comparison(op: Operator) -> bool {

@@ -67,8 +67,12 @@ impl Operators {
                 Some(plain(as_timestamp(left), op, right.clone()))
             }
             (BinaryOperator::Plus, (Kind::Interval, Kind::Date)) => Some(plain(left.clone(), op, as_timestamp(right))),
-            (BinaryOperator::Plus, (Kind::Date, Kind::Time)) => Some(plain(as_timestamp(left), op, as_interval(right))),
-            (BinaryOperator::Plus, (Kind::Time, Kind::Date)) => Some(plain(as_timestamp(right), op, as_interval(left))),
+            (BinaryOperator::Plus, (Kind::Date, Kind::Time)) => {
+                Some(plain(as_timestamp(left), op, self.call("clock_interval", vec![right.clone()])?))
+            }
+            (BinaryOperator::Plus, (Kind::Time, Kind::Date)) => {
+                Some(plain(as_timestamp(right), op, self.call("clock_interval", vec![left.clone()])?))
+            }
             (op, (Kind::Interval, Kind::Interval)) => {
                 let op = comparison(op)?;
                 let length = |expr: &Expr| self.call("interval_length", vec![expr.clone()]);
@@ -131,8 +135,4 @@ fn plain(left: Expr, op: &BinaryOperator, right: Expr) -> Expr {
 
 fn as_timestamp(expr: &Expr) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr.clone()), DataType::Timestamp(TimeUnit::Microsecond, None)))
-}
-
-fn as_interval(expr: &Expr) -> Expr {
-    Expr::Cast(Cast::new(Box::new(expr.clone()), DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano)))
 }

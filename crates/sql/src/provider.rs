@@ -24,7 +24,7 @@ use crate::as_of;
 use crate::error_map::sql_error;
 use crate::merged;
 use crate::names::tell_apart;
-use crate::syntax::for_planning;
+use crate::syntax::{for_planning, rewrite_tables};
 use crate::told_apart::{has_namesakes, tell_casts_apart};
 use crate::{Catalog, Planner, Relation, RelationKind, SqlError, StatementKind, expansion, state};
 
@@ -97,6 +97,7 @@ impl<'a> Provider<'a> {
     pub(crate) fn plan(&self, query: &ast::Query, context: &mut PlannerContext) -> Result<LogicalPlan> {
         let mut query = query.clone();
         crate::pg_catalog::rewrite(&mut query);
+        rewrite_tables(&mut query).map_err(external)?;
         as_of::mark(&mut query, self.catalog)?;
         let mut statement = for_planning(ast::Statement::Query(Box::new(query)));
         merged::write_out(&mut statement, self.catalog).map_err(external)?;

@@ -1,6 +1,8 @@
 //! Syntax of PostgreSQL that DataFusion's planner knows in another form only, or with another meaning.
 
+mod aggregates;
 mod rows;
+mod tables;
 
 use std::ops::ControlFlow;
 
@@ -9,6 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArguments, Ident, LimitClause, Query, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
+pub(crate) use self::tables::rewrite as rewrite_tables;
 use crate::functions::parse_interval;
 
 /// The same statement or expression, as DataFusion wants it.
@@ -70,7 +73,11 @@ fn rewrite(expr: &mut Expr) {
                 false => similar,
             })
         }
+        Expr::Substring { expr, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
+            Some(call("substring_of_pattern", vec![expr.as_ref().clone(), from.as_ref().clone()]))
+        }
         Expr::Interval(interval) => interval_literal(interval),
+        Expr::Function(function) => aggregates::rewrite(function),
         _ => None,
     };
     if let Some(rewritten) = rewritten {
@@ -89,6 +96,10 @@ fn name_field(access: &mut AccessExpr) {
         };
         *field = Expr::value(Value::SingleQuotedString(name));
     }
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
 }
 
 /// A call of a function of ours or of DataFusion's.
@@ -171,15 +182,21 @@ fn interval_literal(interval: &ast::Interval) -> Option<Expr> {
     if months && interval.last_field != Some(DateTimeField::Month) {
         return None;
     }
+    // What Arrow reads too stays as it is written.
+    if !months && !text.contains([':', '-']) && !text.trim_start().starts_with(['P', 'p']) {
+        return None;
+    }
     let parsed = parse_interval(text)?;
     let text = format!("{} months {} days {} nanoseconds", parsed.months, parsed.days, parsed.nanoseconds);
-    Some(Expr::Interval(ast::Interval {
+    let plain = ast::Interval {
         value: Box::new(Expr::value(Value::SingleQuotedString(text))),
         leading_field: None,
         leading_precision: None,
         last_field: None,
         fractional_seconds_precision: None,
-    }))
+    };
+    // A sign before it is not to become a part of its text.
+    Some(Expr::Nested(Box::new(Expr::Interval(plain))))
 }
 
 /// Functions that DataFusion knows by another name.
@@ -194,6 +211,7 @@ fn rename(function: &mut ast::Function) {
         "array_remove" => "array_remove_all",
         "array_replace" => "array_replace_all",
         "gen_random_uuid" => "uuid",
+        "age" if list.args.len() == 2 => "age_between",
         "date_trunc" if list.args.len() == 3 => "date_trunc_in_zone",
         "make_interval" => {
             order_interval_args(&mut list.args);

@@ -105,7 +105,13 @@ fn many_formats(times: &ArrayRef, formats: &ArrayRef) -> Result<StringArray> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    Field(&'static str),
+    Field {
+        pattern: &'static str,
+        /// `FM`: without padding.
+        bare: bool,
+        /// `TH`, `th`: with the ending of an ordinal number.
+        ordinal: Option<&'static str>,
+    },
 }
 
 /// A format, taken apart.
@@ -157,7 +163,7 @@ const DAY: i64 = 24 * HOUR;
 impl Format {
     fn parse(format: &str) -> Result<Format> {
         let (mut pieces, mut unit) = (Vec::new(), DAY);
-        let mut rest = format;
+        let (mut rest, mut bare) = (format, false);
         while let Some(first) = rest.chars().next() {
             let upper = |pattern: &str| pattern.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
             let matches = |pattern: &&(&'static str, i64)| {
@@ -173,12 +179,15 @@ impl Format {
                 pieces.push(Piece::Text(quoted.to_string()));
                 rest = after;
             } else if let Some((pattern, own)) = PATTERNS.iter().find(matches) {
-                pieces.push(Piece::Field(pattern));
                 unit = unit.min(*own);
                 rest = &rest[pattern.len()..];
-            } else if first.is_ascii_alphabetic() && !first.is_ascii_lowercase() && rest.starts_with("FM") {
-                let message = "to_char: the FM modifier is not supported";
-                return Err(external(SqlError::not_supported(message)));
+                let ordinal = ["TH", "th"].into_iter().find(|th| rest.starts_with(th));
+                rest = &rest[ordinal.map_or(0, str::len)..];
+                pieces.push(Piece::Field { pattern, bare, ordinal });
+                bare = false;
+            } else if rest.get(..2).is_some_and(|head| head.eq_ignore_ascii_case("FM")) {
+                bare = true;
+                rest = &rest[2..];
             } else {
                 match pieces.last_mut() {
                     Some(Piece::Text(text)) => text.push(first),
@@ -200,12 +209,41 @@ impl Format {
         for piece in &self.pieces {
             let written = match piece {
                 Piece::Text(own) => text.write_str(own),
-                Piece::Field(pattern) => write_field(&mut text, pattern, &time),
+                Piece::Field { pattern, bare: false, ordinal: None } => write_field(&mut text, pattern, &time),
+                Piece::Field { pattern, bare, ordinal } => {
+                    let mut field = String::new();
+                    let written = write_field(&mut field, pattern, &time);
+                    text.push_str(&adorned(field, *bare, *ordinal));
+                    written
+                }
             };
             written.map_err(|_| DataFusionError::Internal("to_char cannot write".into()))?;
         }
         Ok(text)
     }
+}
+
+/// A field without padding, or with the ending of an ordinal number.
+fn adorned(field: String, bare: bool, ordinal: Option<&str>) -> String {
+    let mut text = match bare {
+        true => {
+            let trimmed = field.trim().trim_start_matches('0');
+            if trimmed.is_empty() { "0".to_owned() } else { trimmed.to_owned() }
+        }
+        false => field,
+    };
+    if let Some(case) = ordinal {
+        let number = text.trim().parse::<u32>().unwrap_or(0);
+        let ending = match (number % 100, number % 10) {
+            (11..=13, _) => "th",
+            (_, 1) => "st",
+            (_, 2) => "nd",
+            (_, 3) => "rd",
+            _ => "th",
+        };
+        text.push_str(&if case == "TH" { ending.to_uppercase() } else { ending.to_owned() });
+    }
+    text
 }
 
 fn prints_digits(pattern: &str) -> bool {
@@ -269,6 +307,7 @@ mod tests {
         assert_eq!(text("yyyy/mm/dd HH12:MI AM MS"), "2026/03/09 02:05 PM 007");
         assert_eq!(text("Dy, DD Mon YY \"at\" HH24"), "Mon, 09 Mar 26 at 14");
         assert_eq!(text("Month|Q|DDD|IW"), "March    |1|068|11");
+        assert_eq!(text("FMMonth DDth, FMDD, FMHH24:MI"), "March 09th, 9, 14:05");
     }
 
     #[test]

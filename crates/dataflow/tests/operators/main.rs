@@ -2,6 +2,7 @@
 //! batches per epoch; after every epoch the accumulated output must be what a full recomputation
 //! from the accumulated input gives, and the epoch's output must be net.
 
+mod as_of;
 mod close_gate;
 mod flat_map;
 mod history;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, ListArray, StringArray, UInt32Array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
-use arrow::datatypes::{DataType, Field, Int32Type};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type};
 use arrow::row::{RowConverter, SortField};
 
-use super::Takes::{Int, List};
+use super::Takes::{Float, Int, List};
 use super::{Function, Gives, function, invalid, text_rows};
 use crate::SqlError;
 use crate::error_map::arrow_error;
@@ -23,6 +23,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
     function("array_dims", &[List], Gives::Text, |args, _| dimensions(args)),
     function("trim_array", &[List, Int], Gives::Same(0), |args, _| trimmed(args)),
+    function("list_mode", &[List], Gives::Item(0), |args, _| picked(args, most_frequent)),
+    function("list_percentile", &[List, Float], Gives::Item(0), |args, _| percentiles(args)),
     function("array_overlap", &[List, List], Gives::Bool, |args, _| overlaps(args)),
 ];
 
@@ -79,6 +81,57 @@ fn trimmed(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
     let DataType::List(item) = lists.data_type() else { return Err(invalid("no array")) };
     let list = ListArray::try_new(item.clone(), OffsetBuffer::from_lengths(lengths), values, lists.nulls().cloned());
     Ok(Arc::new(list.map_err(|e| arrow_error(&e))?))
+}
+
+/// One element of each array.
+fn picked(
+    args: &[ArrayRef],
+    pick: impl Fn(&ArrayRef, usize) -> Result<Option<usize>, SqlError>,
+) -> Result<ArrayRef, SqlError> {
+    let lists = args[0].as_list::<i32>();
+    let place = |row: usize| -> Result<Option<u32>, SqlError> {
+        if lists.is_null(row) || lists.value_length(row) == 0 {
+            return Ok(None);
+        }
+        let start = lists.value_offsets()[row].unsigned_abs();
+        let picked = pick(&lists.value(row), row)?;
+        Ok(picked.and_then(|at| u32::try_from(at).ok()).map(|at| start + at))
+    };
+    let places = (0..lists.len()).map(place).collect::<Result<UInt32Array, SqlError>>()?;
+    take(lists.values(), &places, None).map_err(|e| arrow_error(&e))
+}
+
+/// Where the first of the most frequent values of a sorted array is.
+fn most_frequent(values: &ArrayRef, _: usize) -> Result<Option<usize>, SqlError> {
+    let converter = RowConverter::new(vec![SortField::new(values.data_type().clone())]).map_err(|e| arrow_error(&e))?;
+    let rows = converter.convert_columns(std::slice::from_ref(values)).map_err(|e| arrow_error(&e))?;
+    let (mut best, mut start) = ((0, 0), 0);
+    for at in 1..=values.len() {
+        if at == values.len() || rows.row(at) != rows.row(start) {
+            if at - start > best.1 {
+                best = (start, at - start);
+            }
+            start = at;
+        }
+    }
+    Ok(Some(best.0))
+}
+
+/// `percentile_disc`: the first value of a sorted array at or above which that share of them is.
+fn percentiles(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
+    let shares = args[1].as_primitive::<Float64Type>();
+    picked(args, |values, row| {
+        if shares.is_null(row) {
+            return Ok(None);
+        }
+        let share = shares.value(row);
+        if !(0.0..=1.0).contains(&share) {
+            let message = format!("percentile value {share} is not between 0 and 1");
+            return Err(SqlError::new("22003", message));
+        }
+        let rank = (share * values.len() as f64).ceil() as usize;
+        Ok(Some(rank.saturating_sub(1)))
+    })
 }
 
 /// `&&`: whether they have an element in common.

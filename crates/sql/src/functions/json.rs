@@ -35,6 +35,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("jsonb_text_value", &[Text], Gives::Json, |args, _| {
         text_rows(args, |row| Ok(Some(Json::String(texts(&args[0]).value(row).to_owned()).to_string())))
     }),
+    function("jsonb_mark", &[Text], Gives::Text, |args, _| {
+        text_rows(args, |row| Ok(Some(format!("{MARK}{}", texts(&args[0]).value(row)))))
+    }),
     function("jsonb_typeof", &[Text], Gives::Text, |args, _| kinds(args)),
     function("json_typeof", &[Text], Gives::Text, |args, _| kinds(args)),
     function("jsonb_array_length", &[Text], Gives::Int, |args, _| lengths(args)),
@@ -68,9 +71,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("jsonb_keys", &[Text], Gives::Texts, |args, _| parts(args, keys)),
     function("jsonb_values", &[Text], Gives::Texts, |args, _| parts(args, |json, out| values(json, false, out))),
     function("jsonb_values_text", &[Text], Gives::Texts, |args, _| parts(args, |json, out| values(json, true, out))),
-    function("json_object_from", &[Any], Gives::Json, |args, _| objects(args)).repeats(),
     function("jsonb_array_of", &[Texts], Gives::Json, |args, _| array_of(args)),
-    function("jsonb_object_of", &[Texts, Texts], Gives::Json, |args, _| object_of(args)),
+    function("jsonb_object_of", &[Texts], Gives::Json, |args, _| object_of(args)),
 ];
 
 /// A JSON value per row from one.
@@ -117,7 +119,7 @@ fn member_name(name: &str) -> String {
 }
 
 /// Marks the text of a `jsonb` among arguments of any type.
-pub(crate) const MARK: char = '\u{1}';
+const MARK: char = '\u{1}';
 
 fn is_json_text(text: &str) -> bool {
     text.starts_with(MARK)
@@ -183,14 +185,16 @@ fn array_of(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
     })
 }
 
-/// Keys and JSON texts as one object.
+/// Pairs of a key and a value, each a JSON array, as one object.
 fn object_of(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
     text_rows(args, |row| {
-        let keys = list_texts(args[0].as_list::<i32>(), row);
-        let values = list_texts(args[1].as_list::<i32>(), row);
-        let members = keys.into_iter().zip(values).map(|(key, value)| {
-            let key = key.ok_or_else(|| invalid("field name must not be null"))?;
-            Ok((key, value.as_deref().map_or(Ok(Json::Null), Json::parse)?))
+        let pairs = list_texts(args[0].as_list::<i32>(), row);
+        let members = pairs.into_iter().flatten().map(|pair| match Json::parse(&pair)? {
+            Json::Array(mut pair) if pair.len() == 2 => {
+                let (value, key) = (pair.pop().unwrap_or(Json::Null), pair.pop().and_then(|key| key.text()));
+                Ok((key.ok_or_else(|| invalid("field name must not be null"))?, value))
+            }
+            _ => Err(SqlError::internal("a member of an object is no pair")),
         });
         Ok(Some(Json::object(members.collect::<Result<_, SqlError>>()?).to_string()))
     })

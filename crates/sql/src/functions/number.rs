@@ -1,12 +1,14 @@
 //! Numbers.
 
+mod format;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type};
 
-use super::Takes::{Any, Decimal, Float, Int, List};
+use super::Takes::{Any, Decimal, Double, Exact, Float, Int, List, Long, Text};
 use super::{Function, Gives, function, invalid};
 use crate::sql_type::type_name;
 use crate::{SqlError, state};
@@ -15,6 +17,19 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("div", &[Decimal, Decimal], Gives::Decimal(0), |args, _| quotient(args)),
     function("width_bucket", &[Float, Float, Float, Int], Gives::Int, |args, _| buckets(args)),
     function("width_bucket", &[Float, List], Gives::Int, |args, _| thresholds(args)),
+    function("ceil", &[Exact], Gives::Decimal(0), |args, _| {
+        whole(args, |quotient, rest| quotient + i128::from(rest > 0))
+    }),
+    function("floor", &[Exact], Gives::Decimal(0), |args, _| {
+        whole(args, |quotient, rest| quotient - i128::from(rest < 0))
+    }),
+    function("trunc", &[Exact], Gives::Decimal(0), |args, _| whole(args, |quotient, _| quotient)),
+    function("round", &[Double], Gives::Float, |args, _| floats(args, f64::round_ties_even)),
+    function("to_char", &[Exact, Text], Gives::Text, |args, _| format::numbers(args)),
+    function("to_char", &[Long, Text], Gives::Text, |args, _| format::numbers(args)),
+    function("to_char", &[Double, Text], Gives::Text, |args, _| format::numbers(args)),
+    function("to_number", &[Text, Text], Gives::Decimal(10), |args, _| format::read(args)),
+    function("trimmed_text", &[Exact], Gives::Text, |args, _| format::trimmed(args)),
     function("sign", &[Float], Gives::Float, |args, _| {
         floats(args, |x| if x == 0.0 || x.is_nan() { x } else { x.signum() })
     }),
@@ -37,9 +52,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("num_nonnulls", &[Any], Gives::Int, |args, _| Ok(Arc::new(count(args, false)))).repeats(),
     function("pg_typeof", &[Any], Gives::Text, |args, _| {
         let name = type_name(args[0].data_type());
+        let name = name.split('(').next().unwrap_or_default();
         Ok(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, args[0].len()))))
     }),
-    function("round_even", &[Float], Gives::Float, |args, _| floats(args, f64::round_ties_even)),
 ];
 
 fn scale_of(decimals: &ArrayRef) -> i32 {
@@ -59,6 +74,15 @@ fn exact_degrees(degrees: f64, function: impl Fn(f64) -> f64) -> f64 {
     let value = function(degrees.to_radians());
     let rounded = (value * 1e15).round() / 1e15;
     if (rounded * 2.0).fract() == 0.0 { rounded } else { value }
+}
+
+/// The whole part of decimals, corrected by what is behind the point.
+fn whole(args: &[ArrayRef], correct: impl Fn(i128, i128) -> i128) -> Result<ArrayRef, SqlError> {
+    let unit = 10i128.checked_pow(scale_of(&args[0]).unsigned_abs()).ok_or_else(overflow)?;
+    let values: Decimal128Array =
+        args[0].as_primitive::<Decimal128Type>().unary(|value| correct(value / unit, value % unit));
+    let values = values.with_precision_and_scale(38, 0).map_err(|error| crate::error_map::arrow_error(&error))?;
+    Ok(Arc::new(values))
 }
 
 /// The whole part of `a / b`.

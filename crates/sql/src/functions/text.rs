@@ -22,9 +22,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     }),
     function("regexp_matches", &[Text, Text, Text], Gives::Texts, |args, _| matches(args)).required(2),
     function("regexp_split_to_array", &[Text, Text, Text], Gives::Texts, |args, _| split(args)).required(2),
-    function("regexp_substr", &[Text, Text], Gives::Text, |args, _| substring(args)),
-    function("substr", &[Text, Text], Gives::Text, |args, _| substring(args)),
-    function("substring", &[Text, Text], Gives::Text, |args, _| substring(args)),
+    function("regexp_substr", &[Text, Text], Gives::Text, |args, _| substring(args, false)),
+    function("substr", &[Text, Text], Gives::Text, |args, _| substring(args, true)),
+    function("substring_of_pattern", &[Text, Text], Gives::Text, |args, _| substring(args, true)),
     function("similar_to", &[Text, Text], Gives::Bool, |args, _| similar(args)),
     function("unistr", &[Text], Gives::Text, |args, _| {
         text_rows(args, |row| unescaped(texts(&args[0]).value(row)).map(Some))
@@ -191,14 +191,14 @@ fn split(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
     })
 }
 
-/// `substring(text from pattern)`: the first group of the first match, or all of it.
-fn substring(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
+/// The first match; for `substring(text from pattern)` its first group, if there is one.
+fn substring(args: &[ArrayRef], group: bool) -> Result<ArrayRef, SqlError> {
     let compiled = std::cell::RefCell::new(Compiled { last: None });
     text_rows(args, |row| {
         let mut compiled = compiled.borrow_mut();
         let regex = compiled.get(texts(&args[1]).value(row), "")?;
         let found = regex.captures(texts(&args[0]).value(row));
-        Ok(found.and_then(|found| found.get(usize::from(found.len() > 1)).map(|m| m.as_str().to_owned())))
+        Ok(found.and_then(|found| found.get(usize::from(group && found.len() > 1)).map(|m| m.as_str().to_owned())))
     })
 }
 
@@ -294,7 +294,7 @@ mod tests {
     fn patterns() {
         assert_eq!(call("similar_to", &["abc", "%(b|d)%"]), Ok("true".into()));
         assert_eq!(call("similar_to", &["abc", "b%"]), Ok("false".into()));
-        assert_eq!(call("substring", &["foobar", "o(.)b"]), Ok("o".into()));
+        assert_eq!(call("substring_of_pattern", &["foobar", "o(.)b"]), Ok("o".into()));
         assert_eq!(call("regexp_substr", &["foobar", "z"]), Ok("NULL".into()));
         assert_eq!(call("regexp_substr", &["foobar", "("]).expect_err("bad").code, "2201B");
     }

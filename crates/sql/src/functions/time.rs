@@ -18,7 +18,7 @@ use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime};
 
 pub(crate) use self::interval::parse as parse_interval;
 pub(crate) use self::read::timestamp as parse_timestamp;
-use super::Takes::{Any, Float, Int, Interval, Text, Timestamp, TimestampTz};
+use super::Takes::{Any, Float, Int, Interval, Text, Time, Timestamp, TimestampTz};
 use super::{Function, Gives, function};
 use crate::SqlError;
 use crate::sql_type::timestamptz;
@@ -26,7 +26,7 @@ use crate::sql_type::timestamptz;
 pub(super) const DAY: i64 = 86_400_000_000;
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    function("age", &[Timestamp, Timestamp], Gives::Interval, |args, _| interval::ages(args)),
+    function("age_between", &[Timestamp, Timestamp], Gives::Interval, |args, _| interval::ages(args)),
     function("timestamp_difference", &[Timestamp, Timestamp], Gives::Interval, |args, _| interval::differences(args)),
     function("interval_times", &[Interval, Float], Gives::Interval, |args, _| {
         interval::scaled(args, |x, f| Some(x * f))
@@ -35,6 +35,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         interval::scaled(args, |x, f| (f != 0.0).then_some(x / f))
     }),
     function("interval_length", &[Interval], Gives::Decimal(0), |args, _| interval::lengths(args)),
+    function("clock_interval", &[Time], Gives::Interval, |args, _| interval::of_clocks(args)),
     function("justify_days", &[Interval], Gives::Interval, |args, _| interval::each(args, interval::justify_days)),
     function("justify_hours", &[Interval], Gives::Interval, |args, _| interval::each(args, interval::justify_hours)),
     function("justify_interval", &[Interval], Gives::Interval, |args, _| {

@@ -8,6 +8,7 @@ mod as_of;
 mod bounds;
 mod close;
 mod fallback;
+mod grouping_sets;
 mod join;
 mod join_bounds;
 mod limit;

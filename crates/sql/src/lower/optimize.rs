@@ -27,6 +27,7 @@ use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 
+use super::grouping_sets;
 use crate::SqlError;
 use crate::cross_join::SafeCrossJoins;
 use crate::provider::external;
@@ -38,7 +39,7 @@ use crate::provider::external;
 /// joins (which rows come out would change with every row), and everything that reads the clock.
 pub(super) fn optimize(session: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = session.analyzer().execute_and_check(plan, session.config_options(), |_, _| {})?;
-    let plan = distinct_on_as_row_number(plan)?;
+    let plan = grouping_sets::expand(distinct_on_as_row_number(plan)?)?;
     let context = OptimizerContext::new_with_config_options(session.config_options().clone())
         .without_query_execution_start_time();
     Optimizer::with_rules(rules()).optimize(plan, &context, |_, _| {})

@@ -72,11 +72,13 @@ impl Sign {
 pub(super) struct Arithmetic {
     sign: Sign,
     signature: Signature,
+    aliases: Vec<String>,
 }
 
 impl Arithmetic {
     pub(super) fn new(sign: Sign) -> Self {
-        Arithmetic { sign, signature: Signature::user_defined(Volatility::Immutable) }
+        let aliases = if sign == Sign::Modulo { vec!["mod".to_owned()] } else { Vec::new() };
+        Arithmetic { sign, signature: Signature::user_defined(Volatility::Immutable), aliases }
     }
 
     /// The operator that it stands for.
@@ -94,6 +96,10 @@ impl Arithmetic {
 impl ScalarUDFImpl for Arithmetic {
     fn name(&self) -> &str {
         self.sign.text()
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
     }
 
     fn signature(&self) -> &Signature {

@@ -50,6 +50,11 @@ impl Dialect for TidemillDialect {
         true
     }
 
+    /// `a JOIN b JOIN c ON ... ON ...`: the conditions close the joins from the inside out.
+    fn supports_left_associative_joins_without_parens(&self) -> bool {
+        false
+    }
+
     /// `TABLE t` as an argument of a window function, which stands for `t`.
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         if !self.spend() {

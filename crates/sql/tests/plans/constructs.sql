@@ -79,3 +79,17 @@ SELECT window_start, k, count(*) OVER (PARTITION BY window_start, k) AS n FROM T
 SELECT k, ts, lag(v) OVER (PARTITION BY k ORDER BY ts) AS before FROM s EMIT ON WINDOW CLOSE
 SELECT k, ts, lead(v) OVER (PARTITION BY k ORDER BY ts) AS after FROM s EMIT ON WINDOW CLOSE
 SELECT k, last_value(v) IGNORE NULLS OVER (PARTITION BY k ORDER BY ts) FROM t
+SELECT s.k, s.v, r.w FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k
+SELECT s.ts, s.v, r.w FROM s ASOF LEFT JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k EMIT ON WINDOW CLOSE
+SELECT t.id, r.w FROM t ASOF LEFT JOIN r MATCH_CONDITION (t.ts < r.ts)
+SELECT s.v, l.w FROM s JOIN r FOR SYSTEM_TIME AS OF s.ts AS l ON s.k = l.k
+SELECT s.v, t.v FROM s JOIN t FOR SYSTEM_TIME AS OF s.ts ON s.k = t.k
+SELECT s.k FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k OR s.v = 1
+SELECT s.k FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) USING (k)
+SELECT t.id, u FROM t, unnest(t.tags) AS u
+SELECT s.k, l.w FROM s, LATERAL (SELECT w FROM r WHERE r.k = s.k ORDER BY w DESC LIMIT 2) AS l
+SELECT id, EXISTS (SELECT 1 FROM s WHERE s.k = t.k) AS e FROM t
+SELECT k, v, sum(d) AS d, grouping(k) AS g FROM t GROUP BY CUBE (k, v)
+SELECT k, v FROM t ORDER BY v FETCH FIRST 2 ROWS WITH TIES
+SELECT v * 0.908 AS p, v / 2 AS h, d / 2 AS q, avg(v) OVER (PARTITION BY k) AS a FROM t
+SELECT k, jsonb_agg(v) AS j FROM t GROUP BY k

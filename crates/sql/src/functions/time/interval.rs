@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, PrimitiveArray};
 use arrow::datatypes::{
-    Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType,
+    Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType,
+    TimestampMicrosecondType,
 };
 use chrono::{Datelike, NaiveDate, NaiveDateTime, Timelike};
 
@@ -28,6 +29,13 @@ pub(super) fn each(
     let all = args[0].as_primitive::<IntervalMonthDayNanoType>();
     let changed: Intervals = values(args, |row| change(all.value(row)))?;
     Ok(Arc::new(changed))
+}
+
+/// Times of the day as intervals.
+pub(super) fn of_clocks(args: &[ArrayRef]) -> Result<ArrayRef, SqlError> {
+    let clocks = args[0].as_primitive::<Time64MicrosecondType>();
+    let all: Intervals = values(args, |row| interval(0, 0, clocks.value(row)))?;
+    Ok(Arc::new(all))
 }
 
 /// `a - b` in days and a time.
