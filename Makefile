@@ -25,6 +25,7 @@ demo: build ## a year of flights, replayed live (SPEED=24h/s: a day a second, ma
 test: ## all tests
 	$(CARGO) test --workspace --locked --no-fail-fast
 	tests/run-clients
+	tests/run-postgres
 
 lint: ## format, clippy, and licences and bans if cargo-deny is there
 	$(CARGO) fmt --all --check

@@ -5,7 +5,7 @@
 //! copied to what is left of it, and small batches are merged once a number of them has piled up, so that each
 //! row is copied a logarithmic number of times and no single step moves everything.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, new_empty_array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -98,6 +98,16 @@ impl KeptRows {
         self.gather_places(&places)
     }
 
+    /// Some columns of the rows with the numbers given, in that order.
+    pub(crate) fn gather_columns(&self, ids: &[u32], columns: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
+        let places: Vec<(u32, u32)> = ids.iter().map(|id| self.slots[*id as usize]).collect();
+        if places.is_empty() {
+            return Ok(columns.iter().map(|c| new_empty_array(self.schema.field(*c).data_type())).collect());
+        }
+        let (hit, indices) = self.hit(&places);
+        columns.iter().map(|c| gather_column(&hit, *c, &places, &indices)).collect()
+    }
+
     /// Moves rows together where too much is gone or too little is in a batch.
     pub(crate) fn tidy(&mut self) -> Result<(), ArrowError> {
         let moving = self.choose_moving();
@@ -185,7 +195,14 @@ impl KeptRows {
         if places.is_empty() {
             return Ok(RecordBatch::new_empty(self.schema.clone()));
         }
-        // Only the chunks that are hit take part: preparing the others would cost more than the rows.
+        let (hit, indices) = self.hit(places);
+        let columns = (0..self.schema.fields().len()).map(|c| gather_column(&hit, c, places, &indices));
+        Ok(batch(self.schema.clone(), columns.collect::<Result<_, _>>()?, places.len()))
+    }
+
+    /// The batches that hold the places, and the places as (one of these batches, row). Only the chunks that
+    /// are hit take part: preparing the others would cost more than the rows.
+    fn hit(&self, places: &[(u32, u32)]) -> (Vec<&RecordBatch>, Vec<(usize, usize)>) {
         let mut local = vec![u32::MAX; self.chunks.len()];
         let mut hit: Vec<&RecordBatch> = Vec::new();
         let mut indices: Vec<(usize, usize)> = Vec::with_capacity(places.len());
@@ -197,8 +214,7 @@ impl KeptRows {
             }
             indices.push((*place as usize, *at as usize));
         }
-        let columns = (0..self.schema.fields().len()).map(|c| gather_column(&hit, c, places, &indices));
-        Ok(batch(self.schema.clone(), columns.collect::<Result<_, _>>()?, places.len()))
+        (hit, indices)
     }
 }
 

@@ -41,11 +41,24 @@ impl Comparison<'_> {
         }
     }
 
+    /// Whether the columns of the ORDER BY are equal in both.
+    pub(crate) fn are_peers(&self, a: &Entry, b: &Entry) -> bool {
+        let ((rows_a, i), (rows_b, j)) = (self.rows.row(a.row), self.rows.row(b.row));
+        self.order.are_peers(rows_a, i, rows_b, j)
+    }
+
     #[cold]
     fn compare_rows(&self, a: &Entry, b: &Entry) -> Ordering {
         let ((rows_a, i), (rows_b, j)) = (self.rows.row(a.row), self.rows.row(b.row));
         self.order.compare_rest(rows_a, i, rows_b, j)
     }
+}
+
+/// Where an entry is, until the set changes; the default is the first entry's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    piece: usize,
+    at: usize,
 }
 
 type Piece = SmallVec<[Entry; 1]>;
@@ -86,6 +99,43 @@ impl OrderedRows {
     /// Entries in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.pieces.iter().flatten()
+    }
+
+    /// The place of the first entry that is not less.
+    pub(crate) fn place_of(&self, entry: &Entry, with: Comparison<'_>) -> Place {
+        let piece = self.pieces.partition_point(|p| with.compare(&p[p.len() - 1], entry) == Ordering::Less);
+        let at = self.pieces.get(piece).map_or(0, |p| p.partition_point(|e| with.compare(e, entry).is_lt()));
+        Place { piece, at }
+    }
+
+    /// The place of the first entry whose prefix is at least `prefix`.
+    pub(crate) fn place_from(&self, prefix: u128) -> Place {
+        let piece = self.pieces.partition_point(|p| p[p.len() - 1].prefix < prefix);
+        Place { piece, at: self.pieces.get(piece).map_or(0, |p| p.partition_point(|e| e.prefix < prefix)) }
+    }
+
+    /// The entry at a place; none at the end.
+    pub(crate) fn at(&self, place: Place) -> Option<&Entry> {
+        self.pieces.get(place.piece).and_then(|piece| piece.get(place.at))
+    }
+
+    /// The place after an entry's.
+    pub(crate) fn after(&self, place: Place) -> Place {
+        let last = place.at + 1 >= self.pieces[place.piece].len();
+        if last { Place { piece: place.piece + 1, at: 0 } } else { Place { at: place.at + 1, ..place } }
+    }
+
+    /// The place of the entry before; none at the start.
+    pub(crate) fn before(&self, place: Place) -> Option<Place> {
+        match place.at.checked_sub(1) {
+            Some(at) => Some(Place { at, ..place }),
+            None => place.piece.checked_sub(1).map(|piece| Place { piece, at: self.pieces[piece].len() - 1 }),
+        }
+    }
+
+    /// The place after the last entry.
+    pub(crate) fn end(&self) -> Place {
+        Place { piece: self.pieces.len(), at: 0 }
     }
 
     /// Entries in order from the first one whose prefix is at least `prefix`.
@@ -159,6 +209,20 @@ impl OrderedRows {
         }
         self.total -= removed;
         self.pieces.retain(|piece| !piece.is_empty());
+    }
+
+    /// Removes the entries before a place and reports their rows.
+    pub(crate) fn remove_before(&mut self, place: Place, dead: &mut Vec<u32>) {
+        let mut removed = 0;
+        let mut gone = |entry: Entry| {
+            removed += entry.weight;
+            dead.push(entry.row);
+        };
+        self.pieces.drain(..place.piece).flatten().for_each(&mut gone);
+        if let Some(piece) = self.pieces.first_mut() {
+            piece.drain(..place.at).for_each(&mut gone);
+        }
+        self.total -= removed;
     }
 
     /// Adds an entry that is greater than all others.

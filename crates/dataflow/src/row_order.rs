@@ -26,6 +26,8 @@ const PREFIX: usize = 16;
 pub(crate) struct RowOrder {
     /// All columns, the most significant first.
     sequence: Vec<(usize, SortOptions)>,
+    /// How many leading columns of the sequence the ORDER BY names.
+    named: usize,
     /// How many leading columns of the sequence the prefix tells apart completely.
     covered: usize,
     /// The leading columns of which the prefix is made.
@@ -45,13 +47,14 @@ impl RowOrder {
                 sequence.push((column, options));
             }
         }
+        let named = sequence.iter().take_while(|(c, _)| by.iter().any(|o| o.column == *c)).count();
         let type_of = |column: usize| schema.field(column).data_type();
         let (used, covered) = prefix_shape(sequence.iter().map(|(c, _)| type_of(*c)), by.len());
         let fields: Vec<_> =
             sequence[..used].iter().map(|(c, o)| SortField::new_with_options(type_of(*c).clone(), *o)).collect();
         let converter = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
         let prefix_columns = sequence[..used].iter().map(|(c, _)| *c).collect();
-        Ok(RowOrder { sequence, covered, prefix_columns, converter })
+        Ok(RowOrder { sequence, named, covered, prefix_columns, converter })
     }
 
     /// A number per row that never contradicts the order: lesser rows have lesser or equal numbers.
@@ -59,6 +62,12 @@ impl RowOrder {
         let Some(converter) = &self.converter else { return Ok(vec![0; rows.num_rows()]) };
         let columns: Vec<ArrayRef> = self.prefix_columns.iter().map(|c| rows.column(*c).clone()).collect();
         Ok(converter.convert_columns(&columns)?.iter().map(|row| leading(row.data())).collect())
+    }
+
+    /// Whether the columns of the ORDER BY are equal in both rows.
+    pub(crate) fn are_peers(&self, a: &RecordBatch, i: usize, b: &RecordBatch, j: usize) -> bool {
+        let mut named = self.sequence[..self.named].iter();
+        named.all(|(c, options)| compare_values(a.column(*c), i, b.column(*c), j, *options).is_eq())
     }
 
     /// Compares two rows whose prefixes are equal.

@@ -12,8 +12,8 @@ use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 use crate::frame::ViewSpec;
 use crate::time::Level;
 use crate::{
-    Aggregate, AsOf, CloseGate, Join, Map, Operator, OperatorError, Recompute, RowError, Session, StateSize, StepCx,
-    TopN, Union, Window,
+    Aggregate, AsOf, CloseGate, FlatMap, Join, Map, Operator, OperatorError, Over, Recompute, RowError, Session,
+    StateSize, StepCx, TopN, Union, Window,
 };
 
 /// The watermarks of all sources as of one epoch.
@@ -270,7 +270,9 @@ fn operator(node: &Node, nodes: &[Node]) -> Result<Option<Box<dyn Operator>>, Op
         Op::Join(plan) => Box::new(Join::new(plan, [&inputs[0], &inputs[1]], schema)?),
         Op::AsOf(plan) => Box::new(AsOf::new(plan, [&inputs[0], &inputs[1]], schema)?),
         Op::TopN(plan) => Box::new(TopN::new(plan, &inputs, schema)?),
+        Op::Over(plan) => Box::new(Over::new(plan, &inputs[0], schema)?),
         Op::Union => Box::new(Union::new(&inputs, schema)?),
+        Op::FlatMap(plan) => Box::new(FlatMap::new(plan, schema)),
         Op::Recompute(plan) => Box::new(Recompute::new(plan, &inputs, schema)?),
         Op::CloseGate(plan) => Box::new(CloseGate::new(plan, &inputs, schema)?),
     }))

@@ -41,6 +41,7 @@ const RECOMPUTED: &[&str] = &[
     "aggregate/ordered.slt",
     "compose/constants.slt",
     "compose/verify.slt",
+    "join/in_as_value.slt",
     "join/lateral.slt",
     "select/set_operations_all.slt",
     "select/table_functions.slt",

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::{AggregateCall, AggregatePlan, Bound, Dataflow, JoinPlan, Node, NodeId, Op, Route, SessionPlan, TopNPlan};
+use crate::{
+    AggregateCall, AggregatePlan, Bound, Dataflow, JoinPlan, Node, NodeId, Op, OrderBy, OverPlan, Route, SessionPlan,
+    TopNPlan,
+};
 
 /// The dataflow for people, one line a node, inputs indented below the node that reads them.
 ///
@@ -119,29 +122,33 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
             format!("{kind}{on} by {} {sign} {}", times.0, times.1)
         }
         Op::TopN(TopNPlan { partition, order, offset, limit, .. }) => {
-            let order: Vec<_> = order
-                .iter()
-                .map(|o| {
-                    let name = dataflow.nodes[input(0)].schema.field(o.column).name().clone();
-                    if o.options.descending { format!("{name} desc") } else { name }
-                })
-                .collect();
             let skip = if *offset > 0 { format!(" after {offset}") } else { String::new() };
-            let per = if partition.is_empty() {
-                String::new()
-            } else {
-                format!(" per {}", names(dataflow, input(0), partition))
-            };
-            let by = if order.is_empty() { String::new() } else { format!(" by ({})", order.join(", ")) };
-            format!("First {limit}{skip}{by}{per}")
+            format!("First {limit}{skip}{}", by_and_per(dataflow, input(0), order, partition))
+        }
+        Op::Over(OverPlan { partition, order, calls, .. }) => {
+            let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
+            format!("Over {}{}", calls.join(", "), by_and_per(dataflow, input(0), order, partition))
         }
         Op::Union => "Union all".into(),
+        Op::FlatMap(map) => map.label.clone(),
         Op::Recompute(recompute) => match recompute.keys.first().filter(|keys| !keys.is_empty()) {
             Some(keys) => format!("Recompute {} per {}", recompute.label, names(dataflow, input(0), keys)),
             None => format!("Recompute {}", recompute.label),
         },
         Op::CloseGate(gate) => format!("Hold until {} is final", names(dataflow, input(0), &[gate.closes.column])),
     }
+}
+
+/// An order and a partition, where there are any.
+fn by_and_per(dataflow: &Dataflow, input: NodeId, order: &[OrderBy], partition: &[usize]) -> String {
+    let order = order.iter().map(|o| {
+        let name = dataflow.nodes[input].schema.field(o.column).name().clone();
+        if o.options.descending { format!("{name} desc") } else { name }
+    });
+    let order: Vec<_> = order.collect();
+    let by = if order.is_empty() { String::new() } else { format!(" by ({})", order.join(", ")) };
+    let per = if partition.is_empty() { String::new() } else { format!(" per {}", names(dataflow, input, partition)) };
+    by + &per
 }
 
 /// What the operator remembers, and until when.
@@ -153,7 +160,7 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
         None => "unbounded".into(),
     };
     match &node.op {
-        Op::Input(_) | Op::Map(_) | Op::Window(_) | Op::Union => String::new(),
+        Op::Input(_) | Op::Map(_) | Op::Window(_) | Op::Union | Op::FlatMap(_) => String::new(),
         Op::Aggregate(a) if a.keys.is_empty() => format!(", state: one group{}", values(&a.calls, a.append_only)),
         Op::Aggregate(a) => {
             format!(", state: groups{}, {}", values(&a.calls, a.append_only), until(0, &a.closes))
@@ -172,6 +179,10 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
             format!(", state: first {} rows per partition, {}", t.offset + t.limit, until(0, &t.closes))
         }
         Op::TopN(t) => format!(", state: all rows, {}", until(0, &t.closes)),
+        Op::Over(o) if o.evicts.is_some() => {
+            format!(", state: rows in reach of a frame, others {}", until(0, &o.evicts))
+        }
+        Op::Over(o) => format!(", state: all rows, {}", until(0, &o.closes)),
         Op::Recompute(_) => ", state: all rows of its inputs, unbounded".into(),
         Op::CloseGate(g) => format!(", state: rows not yet final, {}", until(0, &Some(g.closes))),
     }

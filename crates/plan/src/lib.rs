@@ -16,8 +16,9 @@ pub use exact_sum::{ExactSum, decimal_average};
 pub use explain::explain;
 pub use moments::Moments;
 pub use node::{
-    AggregateCall, AggregateFunction, AggregatePlan, AsOfPlan, CloseGatePlan, ColumnPath, Dataflow, Edge, Input,
-    JoinKind, JoinPlan, MapPlan, Node, NodeId, Op, OrderBy, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,
+    AggregateCall, AggregateFunction, AggregatePlan, AsOfPlan, CloseGatePlan, ColumnPath, Dataflow, Edge, FlatMapPlan,
+    Frame, FrameOffset, FrameUnits, Input, JoinKind, JoinPlan, MapPlan, Node, NodeId, Op, OrderBy, OverCall,
+    OverFunction, OverPlan, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,
 };
 pub use scalar::{Expr, Recompute, Scalar, ScalarError};
 pub use time::Bound;

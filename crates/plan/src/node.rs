@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemill_delta::Micros;
@@ -115,8 +116,12 @@ pub enum Op {
     AsOf(AsOfPlan),
     /// The first rows of each partition.
     TopN(TopNPlan),
+    /// Each row with what window functions say of it.
+    Over(OverPlan),
     /// All rows of all inputs.
     Union,
+    /// Row by row: any number of rows for each.
+    FlatMap(FlatMapPlan),
     /// Whatever has no incremental rule: recompute the touched partitions and emit the difference.
     Recompute(RecomputePlan),
     /// Holds rows back until they are final.
@@ -333,12 +338,138 @@ pub struct TopNPlan {
 }
 
 /// One column of an order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OrderBy {
     /// The column.
     pub column: usize,
     /// Direction and place of NULLs.
     pub options: SortOptions,
+}
+
+/// Window functions that share partition and order. A partition's rows stand in the order given, rows
+/// that compare equal there (peers) in a fixed order that depends only on their content; a row of multiplicity n
+/// takes n places. Output: the input columns, then one column per call.
+#[derive(Clone, Debug)]
+pub struct OverPlan {
+    /// The input columns that make the partition; none: one partition.
+    pub partition: Vec<usize>,
+    /// The order.
+    pub order: Vec<OrderBy>,
+    /// The functions.
+    pub calls: Vec<OverCall>,
+    /// A time column of the input, also in `partition`, whose bound says when a partition is final.
+    pub closes: Option<Bound>,
+    /// A time column of the input that leads the order, ascending with NULLs last, whose bound says which rows are
+    /// final, so that those that no frame can reach are dropped. Only where no call looks ahead (beyond peers) nor back to the
+    /// partition's start, and without `closes`.
+    pub evicts: Option<Bound>,
+}
+
+/// One window function.
+#[derive(Clone, Debug)]
+pub struct OverCall {
+    /// Which function.
+    pub function: OverFunction,
+    /// The input column it takes, if it takes one.
+    pub arg: Option<usize>,
+    /// A boolean input column: only rows where it is true count. Only for aggregates.
+    pub filter: Option<usize>,
+    /// Which rows it looks at. Only for aggregates and [`OverFunction::FirstValue`] and its kin.
+    pub frame: Frame,
+    /// The type of the result.
+    pub data_type: DataType,
+    /// As the user wrote it.
+    pub label: String,
+}
+
+/// Window functions.
+#[derive(Clone, Debug)]
+pub enum OverFunction {
+    /// A row's place, from 1. Type UInt64, as are the next two and `ntile`.
+    RowNumber,
+    /// The place of its first peer.
+    Rank,
+    /// The number of its group of peers, from 1.
+    DenseRank,
+    /// `(rank - 1) / (rows - 1)`, 0 for a single row. Type Float64, as is the next one.
+    PercentRank,
+    /// The part of the rows up to its last peer.
+    CumeDist,
+    /// The number of the row's bucket, of this many of (nearly) equal size; positive.
+    Ntile(u64),
+    /// The argument in the row so many places before (negative: after).
+    Lag {
+        /// How many places.
+        offset: i64,
+        /// One value, for where there is no such row; NULL if missing.
+        default: Option<ArrayRef>,
+    },
+    /// The argument in the frame's first row.
+    FirstValue,
+    /// The argument in the frame's last row.
+    LastValue,
+    /// The argument in the frame's row with this number, from 1.
+    NthValue(usize),
+    /// Rows of the frame (no argument), or those whose argument is not NULL.
+    Count,
+    /// The sum over the frame, as [`AggregateFunction::Sum`].
+    Sum,
+    /// The average over the frame, as [`AggregateFunction::Avg`].
+    Avg,
+    /// The least in the frame.
+    Min,
+    /// The greatest in the frame.
+    Max,
+}
+
+/// Which of the partition's rows a function looks at, seen from the current row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Frame {
+    /// What the bounds count.
+    pub units: FrameUnits,
+    /// The first row; `None`: the partition's first.
+    pub start: Option<FrameOffset>,
+    /// The last row; `None`: the partition's last.
+    pub end: Option<FrameOffset>,
+}
+
+/// What a frame's bounds count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameUnits {
+    /// Rows.
+    Rows,
+    /// Groups of peers.
+    Groups,
+    /// The value of the only order column. Offset 0 stands for the current row's peers, in any order.
+    Range,
+}
+
+/// How far a bound is from the current row: negative for `PRECEDING`, 0 for `CURRENT ROW`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FrameOffset {
+    /// Rows, groups, or units of the order column: its integers, a decimal's last digits, days of a date, a time's ticks.
+    Whole(i64),
+    /// A distance between floats.
+    Float(f64),
+}
+
+impl FrameOffset {
+    /// `CURRENT ROW`.
+    pub const HERE: FrameOffset = FrameOffset::Whole(0);
+
+    /// Whether it is the current row.
+    pub fn is_here(&self) -> bool {
+        matches!(self, FrameOffset::Whole(0)) || matches!(self, FrameOffset::Float(f) if *f == 0.0)
+    }
+}
+
+/// A query that answers for each row by itself.
+#[derive(Clone, Debug)]
+pub struct FlatMapPlan {
+    /// The query; its answer over some rows is the sum of its answers over each of them.
+    pub query: Arc<dyn Recompute>,
+    /// What it does, for people.
+    pub label: String,
 }
 
 /// Keep the inputs, recompute the partitions that changed, emit the difference.

@@ -27,6 +27,7 @@ use crate::names::{cast_fields, result_names};
 use crate::pg_catalog::with_system_tables;
 use crate::provider::{RelationSource, external};
 use crate::sql_type::output_type;
+use crate::ties::settle_windows;
 use crate::{Catalog, Param, Planner, QueryRows, Relation, RelationKind, Snapshot, SqlError, params, state};
 
 /// What all queries that run at one time may hold in memory, in bytes.
@@ -72,7 +73,8 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared, SqlError> {
     let state = session_now(planner);
     let plan = over_snapshot(plan, snapshot).map_err(sql_error)?;
-    let plan = state.create_physical_plan(&plan).await.map_err(sql_error)?;
+    let plan = settle_windows(state.optimize(&plan).map_err(sql_error)?).map_err(sql_error)?;
+    let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(sql_error)?;
     Ok(Prepared { state, plan })
 }
 

@@ -20,6 +20,7 @@ mod exact;
 mod expansion;
 mod functions;
 mod given;
+mod in_value;
 mod label;
 mod lower;
 mod merged;

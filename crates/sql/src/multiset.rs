@@ -35,9 +35,11 @@ impl AnalyzerRule for CountedSetOperations {
 }
 
 /// Whether a join stands for a set operation with `ALL`. What is not for a set operation is no such join before the optimiser
-/// has run; without `ALL` the left rows are distinct.
+/// has run; without `ALL` the left rows are distinct, and a plan that comes a second time has its numbers already.
 fn is_all(join: &Join) -> bool {
-    matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+    let numbered = join.on.last().is_some_and(|(left, _)| *left == Expr::Column(Column::new_unqualified(NUMBERS[0])));
+    !numbered
+        && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
         && join.null_equality == NullEquality::NullEqualsNull
         && join.filter.is_none()
         && !matches!(join.left.as_ref(), LogicalPlan::Distinct(Distinct::All(_)))

@@ -15,6 +15,7 @@ use crate::cross_join::SafeCrossJoins;
 use crate::exact;
 use crate::functions;
 use crate::given::BatchPlanner;
+use crate::in_value::InAsValue;
 use crate::multiset::CountedSetOperations;
 use crate::numeric::Numbers;
 use crate::operators::Operators;
@@ -62,8 +63,12 @@ fn all_functions() -> Vec<Arc<ScalarUDF>> {
 
 /// DataFusion's rules, which resolve groupings and coerce types, between ours.
 fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(Subqueries::new()), Arc::new(Casts::new(functions)), Arc::new(Numbers::new())];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(Subqueries::new()),
+        Arc::new(InAsValue),
+        Arc::new(Casts::new(functions)),
+        Arc::new(Numbers::new()),
+    ];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(RoundingCasts::new()));
     rules.push(Arc::new(RegexpGroups));

@@ -32,6 +32,15 @@ pub(crate) fn settle(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(settled.data)
 }
 
+/// Decides, in an optimised plan, only which rows come first to window functions: that costs next to nothing.
+pub(crate) fn settle_windows(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let settled = plan.transform_up_with_subqueries(|plan| match &plan {
+        LogicalPlan::Window(window) => Ok(Transformed::yes(settle_window(window)?)),
+        _ => Ok(Transformed::no(plan)),
+    })?;
+    Ok(settled.data)
+}
+
 /// What stands below a limit, in an order without ties.
 fn sorted(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(match plan {
@@ -79,10 +88,12 @@ fn ascending(expr: Expr) -> SortExpr {
     SortExpr { expr, asc: true, nulls_first: true }
 }
 
-/// Window functions that look at single rows get an order without ties.
+/// Window functions that look at single rows get an order without ties, in a node of their own: functions in one node
+/// share an order.
 pub(crate) fn settle_window(window: &Window) -> Result<LogicalPlan> {
     let content = by_content(window.input.schema());
-    let exprs = window.window_expr.iter().map(|expr| {
+    let (mut of_peers, mut of_rows) = (Vec::new(), Vec::new());
+    for expr in &window.window_expr {
         let (function, name) = match expr {
             Expr::Alias(alias) => (alias.expr.as_ref(), alias.name.clone()),
             other => (other, other.schema_name().to_string()),
@@ -91,23 +102,31 @@ pub(crate) fn settle_window(window: &Window) -> Result<LogicalPlan> {
             Expr::WindowFunction(function) if looks_at_rows(function) => {
                 let mut function = function.clone();
                 append(&mut function.params.order_by, content.clone());
-                Expr::WindowFunction(function).alias(name)
+                of_rows.push(Expr::WindowFunction(function).alias(name));
             }
-            _ => expr.clone(),
+            _ => of_peers.push(expr.clone()),
         }
-    });
-    Ok(LogicalPlan::Window(Window::try_new(exprs.collect(), window.input.clone())?))
+    }
+    if of_rows.is_empty() || of_peers.is_empty() {
+        let exprs = if of_rows.is_empty() { of_peers } else { of_rows };
+        return Ok(LogicalPlan::Window(Window::try_new(exprs, window.input.clone())?));
+    }
+    let below = LogicalPlan::Window(Window::try_new(of_peers, window.input.clone())?);
+    let above = LogicalPlan::Window(Window::try_new(of_rows, Arc::new(below))?);
+    let columns = window.schema.iter().map(|column| Expr::Column(Column::from(column)));
+    Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), Arc::new(above))?))
 }
 
 /// Whether rows that tie are told apart, so that a finer order changes nothing but the ties.
 fn looks_at_rows(function: &WindowFunction) -> bool {
+    let by_rows = function.params.window_frame.units == WindowFrameUnits::Rows;
     match &function.fun {
         WindowFunctionDefinition::WindowUDF(own) => match own.name() {
             "row_number" | "lag" | "lead" | "ntile" => true,
-            "first_value" | "last_value" | "nth_value" => function.params.window_frame.units == WindowFrameUnits::Rows,
+            "first_value" | "last_value" | "nth_value" => by_rows,
             _ => false,
         },
-        WindowFunctionDefinition::AggregateUDF(_) => function.params.window_frame.units == WindowFrameUnits::Rows,
+        WindowFunctionDefinition::AggregateUDF(_) => by_rows,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Numbers, dates and times are compared as 64-bit integers in an order-preserving form; all other
 //! types as bytes of arrow's comparable row format.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Array};
@@ -87,6 +88,33 @@ fn from_integers(values: Int64Array, data_type: &DataType, via: Via) -> Result<A
 
 fn encode(converter: &RowConverter, values: &ArrayRef) -> Result<Rows, OperatorError> {
     Ok(converter.convert_columns(std::slice::from_ref(values))?)
+}
+
+/// A column's values that are not NULL, to be compared by their rows.
+pub(crate) enum Comparable {
+    /// As 64-bit integers.
+    Integers(Int64Array),
+    /// As bytes.
+    Bytes(Rows),
+}
+
+impl Comparable {
+    /// The values of a column.
+    pub(crate) fn new(values: &ArrayRef) -> Result<Self, OperatorError> {
+        Ok(match Order::of(values.data_type().clone())? {
+            Order::Integer { via, .. } => Comparable::Integers(to_integers(values, via)?),
+            Order::Bytes { converter } => Comparable::Bytes(encode(&converter, values)?),
+        })
+    }
+
+    /// The order of two rows' values.
+    #[inline]
+    pub(crate) fn compare(&self, a: usize, b: usize) -> Ordering {
+        match self {
+            Comparable::Integers(values) => values.value(a).cmp(&values.value(b)),
+            Comparable::Bytes(rows) => rows.row(a).cmp(&rows.row(b)),
+        }
+    }
 }
 
 /// The least or greatest of values that are never taken back.

@@ -29,6 +29,7 @@ use tidemill_plan::AggregatePlan;
 use tidemill_state::KeyTable;
 
 pub(crate) use calls::Calls;
+pub(crate) use extreme::Comparable;
 use states::GroupStates;
 
 use crate::{Operator, OperatorError, RowError, StateSize, StepCx};

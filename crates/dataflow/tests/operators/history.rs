@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{
+    DataType, Field, Float64Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt64Type,
+};
 use proptest::prelude::*;
 use tidemill_dataflow::{Operator, RowError, StepCx};
 use tidemill_delta::{Delta, NO_WATERMARK, batch};
@@ -26,6 +28,11 @@ pub fn int(value: impl Into<Option<i64>>) -> Value {
     value.into().map_or(Value::Null, Value::Int)
 }
 
+/// A float, told apart by its shortest text.
+pub fn float(value: f64) -> Value {
+    Value::Text(format!("{value:?}"))
+}
+
 pub const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 pub fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
@@ -44,6 +51,7 @@ fn column(rows: &[(Row, i64)], at: usize, data_type: &DataType) -> ArrayRef {
     match data_type {
         DataType::Int64 => Arc::new(ints.collect::<Int64Array>()),
         DataType::Utf8 => Arc::new(texts.collect::<StringArray>()),
+        DataType::Boolean => Arc::new(ints.map(|v| v.map(|v| v != 0)).collect::<BooleanArray>()),
         _ => Arc::new(ints.collect::<TimestampMicrosecondArray>()),
     }
 }
@@ -60,6 +68,9 @@ fn value(array: &ArrayRef, i: usize) -> Value {
     }
     match array.data_type() {
         DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(i)),
+        DataType::UInt64 => Value::Int(array.as_primitive::<UInt64Type>().value(i) as i64),
+        DataType::Boolean => Value::Int(array.as_boolean().value(i).into()),
+        DataType::Float64 => float(array.as_primitive::<Float64Type>().value(i)),
         DataType::Utf8 => Value::Text(array.as_string::<i32>().value(i).to_owned()),
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             Value::Int(array.as_primitive::<TimestampMicrosecondType>().value(i))

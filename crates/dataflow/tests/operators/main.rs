@@ -4,7 +4,9 @@
 
 mod as_of;
 mod close_gate;
+mod flat_map;
 mod history;
+mod over;
 mod recompute;
 mod session;
 mod topn;

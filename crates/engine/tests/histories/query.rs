@@ -1,6 +1,9 @@
-//! Queries over tables, views, joins and subqueries.
+//! Queries over tables, views, joins and subqueries: all that PostgreSQL and Tidemill both know.
+//!
+//! Every query has one right answer, as a bag of rows: rows are cut off and numbered in an order of all their
+//! columns, so that rows that tie are the same.
 
-use super::expression::{Column, STORED, Type, expression, predicate};
+use super::expression::{Column, STORED, Type};
 use super::random::Random;
 
 /// A table, view or subquery: what stands in `FROM`, and its columns.
@@ -11,6 +14,7 @@ pub struct Source {
 }
 
 /// A query and the types of its columns, which are named c0, c1, ...
+#[derive(Clone, Debug)]
 pub struct Query {
     pub sql: String,
     pub types: Vec<Type>,
@@ -19,104 +23,78 @@ pub struct Query {
 /// Makes queries over the sources given.
 pub struct Maker<'a> {
     pub random: &'a mut Random,
-    pub sources: &'a [Source],
+    pub sources: Vec<Source>,
     /// For the names of sources in `FROM`.
     pub aliases: usize,
+    /// Subqueries in expressions that may still be made.
+    pub nested: usize,
+}
+
+impl<'a> Maker<'a> {
+    /// Over these sources.
+    pub fn new(random: &'a mut Random, sources: &[Source]) -> Self {
+        let nested = random.below(3);
+        Maker { random, sources: sources.to_vec(), aliases: 0, nested }
+    }
 }
 
 impl Maker<'_> {
-    /// A query.
-    pub fn query(&mut self, depth: usize) -> Query {
-        match self.random.below(10) {
-            0..3 => self.projection(depth),
-            3..7 => self.aggregate(depth),
-            7 => self.distinct(depth),
-            8 => self.union_all(depth),
-            _ => self.top(depth),
-        }
+    /// Whether one in `n` came up.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.random.below(n) == 0
     }
 
-    fn alias(&mut self) -> String {
+    /// One of a list.
+    pub fn pick<'t, T>(&mut self, list: &'t [T]) -> &'t T {
+        &list[self.random.below(list.len())]
+    }
+
+    /// A name for something in `FROM`.
+    pub fn alias(&mut self) -> String {
         self.aliases += 1;
         format!("s{}", self.aliases)
     }
 
-    /// Something in `FROM` with the columns that it brings into scope.
-    fn from(&mut self, depth: usize) -> (String, Vec<Column>) {
-        match self.random.below(6) {
-            0 | 1 => self.join(depth),
-            2 if depth > 0 => self.subquery(depth - 1),
-            _ => self.named(),
+    /// A query.
+    pub fn query(&mut self, depth: usize) -> Query {
+        match self.random.below(15) {
+            0..3 => self.select(depth, "", None),
+            3..6 => self.aggregate(depth),
+            6 => self.grouping_sets(depth),
+            7 => self.select(depth, "DISTINCT ", None),
+            8 | 9 => self.set_operation(depth),
+            10 => self.top(depth),
+            11 => self.distinct_on(depth),
+            12 | 13 => self.over(depth),
+            _ if depth > 0 => self.with(depth - 1),
+            _ => self.aggregate(depth),
         }
     }
 
-    fn named(&mut self) -> (String, Vec<Column>) {
-        let source = self.sources[self.random.below(self.sources.len())].clone();
-        let alias = self.alias();
-        let columns = source.columns.iter().map(|(name, of)| (format!("{alias}.{name}"), *of)).collect();
-        (format!("{} AS {alias}", source.sql), columns)
+    /// A `WHERE`, or nothing.
+    pub fn filter(&mut self, scope: &[Column]) -> String {
+        if self.one_in(3) { format!(" WHERE {}", self.predicate(scope, 2)) } else { String::new() }
     }
 
-    fn subquery(&mut self, depth: usize) -> (String, Vec<Column>) {
-        let query = self.query(depth);
-        let alias = self.alias();
-        let columns = query.types.iter().enumerate().map(|(i, of)| (format!("{alias}.c{i}"), *of)).collect();
-        (format!("({}) AS {alias}", query.sql), columns)
-    }
-
-    fn join(&mut self, depth: usize) -> (String, Vec<Column>) {
-        let deeper = self.random.below(4) == 0 && depth > 0;
-        let (left, mut columns) = if deeper { self.from(depth - 1) } else { self.named() };
-        let (right, others) = self.named();
-        let pairs: Vec<(String, String)> = columns
-            .iter()
-            .flat_map(|l| others.iter().map(move |r| (l, r)))
-            .filter(|(l, r)| l.1 == r.1 && l.1 != Type::Other)
-            .map(|(l, r)| (l.0.clone(), r.0.clone()))
-            .collect();
-        if pairs.is_empty() {
-            return (left, columns);
-        }
-        let (l, r) = &pairs[self.random.below(pairs.len())];
-        let mut condition = format!("{l} = {r}");
-        if self.random.below(4) == 0 {
-            let (l, r) = &pairs[self.random.below(pairs.len())];
-            condition = format!("{condition} AND {l} = {r}");
-        }
-        columns.extend(others);
-        if self.random.below(4) == 0 {
-            condition = format!("{condition} AND {}", predicate(self.random, &columns, 1));
-        }
-        let kind = ["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"][self.random.below(5)];
-        (format!("{left} {kind} {right} ON {condition}"), columns)
-    }
-
-    fn filter(&mut self, scope: &[Column]) -> String {
-        match self.random.below(2) {
-            0 => format!(" WHERE {}", predicate(self.random, scope, 2)),
-            _ => String::new(),
-        }
-    }
-
-    /// `count` values of given or random types.
-    fn items(&mut self, scope: &[Column], types: &[Type]) -> String {
+    /// Values of the types given.
+    pub fn items(&mut self, scope: &[Column], types: &[Type]) -> String {
         let items = types.iter().enumerate();
-        let items = items.map(|(i, of)| format!("{} AS c{i}", expression(self.random, scope, *of, 2)));
+        let items = items.map(|(i, of)| format!("{} AS c{i}", self.expression(scope, *of, 2)));
         items.collect::<Vec<_>>().join(", ")
     }
 
-    fn types(&mut self, scope: &[Column]) -> Vec<Type> {
+    /// A few types, most of them such as are there.
+    pub fn types(&mut self, scope: &[Column]) -> Vec<Type> {
         let count = 1 + self.random.below(4);
-        // Mostly types that are there.
-        (0..count)
-            .map(|_| match self.random.below(4) {
-                0 => STORED[self.random.below(STORED.len())],
-                _ => scope[self.random.below(scope.len())].1,
-            })
-            .collect()
+        let some = |maker: &mut Self| match maker.random.below(4) {
+            0 => STORED[maker.random.below(STORED.len())],
+            _ => scope[maker.random.below(scope.len())].1,
+        };
+        (0..count).map(|_| some(self)).collect()
     }
 
-    fn select(&mut self, depth: usize, word: &str, types: Option<&[Type]>) -> Query {
+    /// `SELECT` of expressions.
+    pub fn select(&mut self, depth: usize, word: &str, types: Option<&[Type]>) -> Query {
         let (from, scope) = self.from(depth);
         let types = match types {
             Some(types) => types.to_vec(),
@@ -126,78 +104,84 @@ impl Maker<'_> {
         Query { sql: format!("SELECT {word}{items} FROM {from}{}", self.filter(&scope)), types }
     }
 
-    fn projection(&mut self, depth: usize) -> Query {
-        self.select(depth, "", None)
-    }
-
-    fn distinct(&mut self, depth: usize) -> Query {
-        self.select(depth, "DISTINCT ", None)
-    }
-
-    fn union_all(&mut self, depth: usize) -> Query {
-        let count = 1 + self.random.below(3);
+    /// `UNION`, `INTERSECT`, `EXCEPT`, with and without `ALL`, of two or three queries.
+    fn set_operation(&mut self, depth: usize) -> Query {
+        let count = 1 + self.random.below(2);
+        // Few values meet in many columns.
         let types: Vec<Type> = (0..count).map(|_| STORED[self.random.below(STORED.len())]).collect();
-        let one = self.select(depth, "", Some(&types));
-        let two = self.select(depth, "", Some(&types));
-        Query { sql: format!("{} UNION ALL {}", one.sql, two.sql), types }
-    }
-
-    /// The first rows in an order of all columns: rows that tie are the same.
-    fn top(&mut self, depth: usize) -> Query {
-        let Query { sql, types } = self.select(depth, "", None);
-        let order = (0..types.len()).map(|i| format!("c{i}{}", ["", " DESC", " NULLS FIRST"][self.random.below(3)]));
-        let order = order.collect::<Vec<_>>().join(", ");
-        let offset = ["", " OFFSET 1"][self.random.below(2)];
-        Query { sql: format!("{sql} ORDER BY {order} LIMIT {}{offset}", 1 + self.random.below(4)), types }
-    }
-
-    fn aggregate(&mut self, depth: usize) -> Query {
-        let (from, scope) = self.from(depth);
-        let (mut items, mut types, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.random.below(3) {
-            let of = scope[self.random.below(scope.len())].1;
-            let depth = self.random.below(2);
-            let key = expression(self.random, &scope, of, depth);
-            items.push(format!("{key} AS c{}", items.len()));
-            keys.push(items.len().to_string());
-            types.push(of);
-        }
-        for _ in 0..1 + self.random.below(3) {
-            let (call, of) = self.call(&scope);
-            items.push(format!("{call} AS c{}", items.len()));
-            types.push(of);
-        }
-        let mut sql = format!("SELECT {} FROM {from}{}", items.join(", "), self.filter(&scope));
-        if !keys.is_empty() {
-            sql = format!("{sql} GROUP BY {}", keys.join(", "));
-        }
-        if self.random.below(4) == 0 {
-            let (call, _) = self.call(&scope);
-            sql = format!("{sql} HAVING {call} IS NOT NULL AND count(*) > {}", self.random.below(3));
+        let mut sql = self.select(depth, "", Some(&types)).sql;
+        for _ in 0..1 + self.random.below(2) {
+            let word = *self.pick(&["UNION", "UNION ALL", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"]);
+            let other = self.select(depth, "", Some(&types)).sql;
+            sql = match self.random.below(3) {
+                0 => format!("{other} {word} ({sql})"),
+                1 => format!("({sql}) {word} {other}"),
+                _ => format!("{sql} {word} {other}"),
+            };
         }
         Query { sql, types }
     }
 
-    /// An aggregate call and what it gives.
-    fn call(&mut self, scope: &[Column]) -> (String, Type) {
-        let numbers = [Type::Int, Type::Bigint, Type::Double, Type::Decimal];
-        let ordered = [Type::Int, Type::Bigint, Type::Double, Type::Decimal, Type::Text, Type::Timestamp];
-        let number = numbers[self.random.below(numbers.len())];
-        let any = ordered[self.random.below(ordered.len())];
-        let mut argument = |of: Type| expression(self.random, scope, of, 1);
-        let (number_argument, any_argument) = (argument(number), argument(any));
-        let (call, of) = match self.random.below(7) {
-            0 => ("count(*)".to_string(), Type::Bigint),
-            1 => (format!("count({any_argument})"), Type::Bigint),
-            2 => (format!("count(DISTINCT {any_argument})"), Type::Bigint),
-            3 => (format!("min({any_argument})"), any),
-            4 => (format!("max({any_argument})"), any),
-            5 => (format!("sum({number_argument})"), if number == Type::Double { number } else { Type::Other }),
-            _ => (format!("avg({number_argument})"), Type::Other),
+    /// The order by all of some columns; ties are the same rows.
+    pub fn total_order(&mut self, columns: &[String]) -> String {
+        let from = self.random.below(columns.len());
+        let order = columns[from..].iter().chain(&columns[..from]);
+        let order = order.map(|c| format!("{c}{}", self.pick(&["", "", " DESC", " NULLS FIRST", " DESC NULLS LAST"])));
+        order.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The first rows.
+    fn top(&mut self, depth: usize) -> Query {
+        let Query { sql, types } = self.select(depth, "", None);
+        let columns: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
+        let order = self.total_order(&columns);
+        let limit = match self.random.below(6) {
+            0 => "OFFSET 2".to_string(),
+            1 => format!("LIMIT {} OFFSET 1", self.random.below(4)),
+            2 => format!("FETCH FIRST {} ROWS ONLY", 1 + self.random.below(3)),
+            _ => format!("LIMIT {}", 1 + self.random.below(5)),
         };
-        match self.random.below(4) {
-            0 => (format!("{call} FILTER (WHERE {})", predicate(self.random, scope, 1)), of),
-            _ => (call, of),
+        Query { sql: format!("{sql} ORDER BY {order} {limit}"), types }
+    }
+
+    fn distinct_on(&mut self, depth: usize) -> Query {
+        let Query { sql, types } = self.select(depth, "", None);
+        let alias = self.alias();
+        let columns: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
+        let keys = 1 + self.random.below(columns.len());
+        let mut order = columns[..keys].join(", ");
+        if keys < columns.len() {
+            order = format!("{order}, {}", self.total_order(&columns[keys..]));
+        }
+        let on = columns[..keys].join(", ");
+        let sql = format!("SELECT DISTINCT ON ({on}) {} FROM ({sql}) AS {alias} ORDER BY {order}", columns.join(", "));
+        Query { sql, types }
+    }
+
+    /// A query over a common table expression, mostly more than once.
+    fn with(&mut self, depth: usize) -> Query {
+        let named = self.query(depth);
+        if named.types.iter().all(|of| *of == Type::Inexact) {
+            return named;
+        }
+        let name = format!("w{}", self.alias());
+        let columns = named.types.iter().enumerate().map(|(i, of)| (format!("c{i}"), *of)).collect();
+        let source = Source { sql: name.clone(), columns };
+        let others = self.sources.clone();
+        let kept = self.random.below(others.len());
+        self.sources = vec![source.clone(), source, others[kept].clone()];
+        let Query { sql, types } = self.plain_query(depth);
+        self.sources = others;
+        Query { sql: format!("WITH {name} AS ({}) {sql}", named.sql), types }
+    }
+
+    /// One that begins with `SELECT`.
+    fn plain_query(&mut self, depth: usize) -> Query {
+        match self.random.below(5) {
+            0 => self.select(depth, "", None),
+            1 => self.set_operation(depth),
+            2 => self.over(depth),
+            _ => self.aggregate(depth),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::play::{Database, cell};
 
 /// An engine and its one client; it stops when dropped.
 pub struct Embedded {
-    engine: Engine,
+    pub engine: Engine,
     session: Session,
 }
 

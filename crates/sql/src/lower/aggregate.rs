@@ -294,7 +294,7 @@ fn needs_distinct(function: &AggregateFunction) -> bool {
     !matches!(function, AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Bool { .. })
 }
 
-fn is_ordered(data_type: &DataType) -> bool {
+pub(super) fn is_ordered(data_type: &DataType) -> bool {
     data_type.is_primitive() && !matches!(data_type, DataType::Interval(_))
         || matches!(data_type, DataType::Utf8 | DataType::Binary | DataType::Boolean)
 }

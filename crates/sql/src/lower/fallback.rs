@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DFSchemaRef, Result};
 use datafusion::logical_expr::{Extension, LogicalPlan, Unnest};
-use tidemill_plan::{Edge, NodeId, Op, RecomputePlan, Route};
+use tidemill_plan::{Bound, Edge, FlatMapPlan, NodeId, Op, RecomputePlan, Route};
 
 use super::Lower;
 use super::rel::{Rel, column_as, node_schema};
@@ -28,10 +29,28 @@ impl Lower<'_> {
             let node = self.node_of(rel, exprs, &names)?;
             inputs.push((node, Vec::new()));
         }
-        if let (LogicalPlan::Unnest(unnest), [input]) = (plan, inputs.as_mut_slice()) {
-            input.1 = row_keys(unnest);
+        if let (LogicalPlan::Unnest(unnest), [(input, _)]) = (plan, inputs.as_slice()) {
+            return self.unnest(plan, unnest, *input);
         }
         let node = self.recompute(plan, inputs, &label(plan), None)?;
+        self.rel_as(node, plan.schema())
+    }
+
+    /// `UNNEST` works row by row.
+    fn unnest(&mut self, plan: &LogicalPlan, unnest: &Unnest, input: NodeId) -> Result<Rel> {
+        let schema = unnest.input.schema().clone();
+        let over_given = plan.with_new_exprs(plan.expressions(), vec![given(0, &schema)])?;
+        let (query, out) = self.batch_query(&over_given, std::slice::from_ref(&schema), None)?;
+        let node = &self.nodes[input];
+        let (append_only, edge) = (node.append_only, Edge { from: input, route: Route::Local });
+        let from = unnest.dependency_indices.iter().enumerate();
+        let bounds = from.filter_map(|(column, from)| {
+            let bound = node.bounds.iter().find(|bound| bound.column == *from)?;
+            Some(Bound { column, offset: bound.offset })
+        });
+        let bounds = bounds.collect();
+        let op = Op::FlatMap(FlatMapPlan { query: Arc::new(query), label: label(plan) });
+        let node = self.push(op, vec![edge], out, append_only, bounds);
         self.rel_as(node, plan.schema())
     }
 
@@ -53,7 +72,8 @@ impl Lower<'_> {
         self.recompute_node(&over_given, &schemas, inputs, label, names)
     }
 
-    fn recompute_node(
+    /// Recomputes a plan over leaves that stand for `inputs`, whose columns are `schemas`; else as [`Lower::recompute`].
+    pub(super) fn recompute_node(
         &mut self,
         plan: &LogicalPlan,
         schemas: &[DFSchemaRef],
@@ -61,12 +81,7 @@ impl Lower<'_> {
         label: &str,
         names: Option<&[String]>,
     ) -> Result<NodeId> {
-        let fields = plan.schema().fields().iter().enumerate();
-        let name = |i: usize, own: &'_ str| names.and_then(|n| n.get(i)).map_or(own.to_string(), String::clone);
-        let fields: Vec<_> = fields.map(|(i, f)| (name(i, f.name()), storage_type(f.data_type()))).collect();
-        let out = node_schema(fields.iter().map(|(n, t)| (n.as_str(), t.clone())))?;
-        let schemas = schemas.iter().map(|s| s.inner().clone()).collect();
-        let query = BatchQuery::new(self.session(), plan, schemas, out.clone())?;
+        let (query, out) = self.batch_query(plan, schemas, names)?;
         let whole = inputs.iter().any(|(_, keys)| keys.is_empty());
         let keys = inputs.iter().map(|(_, keys)| if whole { Vec::new() } else { keys.clone() }).collect();
         let edges = inputs.iter().map(|(from, keys)| {
@@ -76,6 +91,22 @@ impl Lower<'_> {
         let edges = edges.collect();
         let op = Op::Recompute(RecomputePlan { keys, query: Arc::new(query), label: label.to_string() });
         Ok(self.push(op, edges, out, false, Vec::new()))
+    }
+
+    /// A plan over given inputs as a query, and the columns of its answer.
+    fn batch_query(
+        &self,
+        plan: &LogicalPlan,
+        schemas: &[DFSchemaRef],
+        names: Option<&[String]>,
+    ) -> Result<(BatchQuery, SchemaRef)> {
+        let fields = plan.schema().fields().iter().enumerate();
+        let name = |i: usize, own: &'_ str| names.and_then(|n| n.get(i)).map_or(own.to_string(), String::clone);
+        let fields: Vec<_> = fields.map(|(i, f)| (name(i, f.name()), storage_type(f.data_type()))).collect();
+        let out = node_schema(fields.iter().map(|(n, t)| (n.as_str(), t.clone())))?;
+        let schemas = schemas.iter().map(|s| s.inner().clone()).collect();
+        let query = BatchQuery::new(self.session(), plan, schemas, out.clone())?;
+        Ok((query, out))
     }
 
     /// Recomputes a plan as a whole over the relations it scans.
@@ -105,15 +136,9 @@ impl Lower<'_> {
     }
 }
 
-fn given(index: usize, schema: &DFSchemaRef) -> LogicalPlan {
+/// A leaf that stands for an input.
+pub(super) fn given(index: usize, schema: &DFSchemaRef) -> LogicalPlan {
     LogicalPlan::Extension(Extension { node: Arc::new(GivenNode { index, schema: schema.clone() }) })
-}
-
-/// `UNNEST` works row by row, so any columns may partition its input: those that are easy to compare.
-fn row_keys(unnest: &Unnest) -> Vec<usize> {
-    let fields = unnest.input.schema().fields().iter().enumerate();
-    let plain = fields.filter(|(_, f)| !f.data_type().is_nested());
-    plain.map(|(i, _)| i).collect()
 }
 
 /// A plan node in a few words.

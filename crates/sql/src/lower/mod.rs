@@ -206,7 +206,7 @@ impl<'a> Lower<'a> {
     fn push(&mut self, op: Op, inputs: Vec<Edge>, schema: SchemaRef, append_only: bool, bounds: Vec<Bound>) -> NodeId {
         // The text of a recomputed plan leaves things out, so it cannot tell equal ones.
         let key = match op {
-            Op::Recompute(_) => None,
+            Op::Recompute(_) | Op::FlatMap(_) => None,
             _ => Some(format!("{op:?} {inputs:?} {:?}", schema.fields())),
         };
         if let Some(node) = key.as_ref().and_then(|key| self.known.get(key)) {

@@ -67,6 +67,17 @@ impl Lower<'_> {
                 "all rows below ORDER BY ... LIMIT are kept: rows may be taken back".into(),
                 "Over append-only inputs only the first rows are kept.",
             ),
+            Op::Over(o) if o.evicts.is_some() => None,
+            Op::Over(o) if o.closes.is_none() => notice(
+                match o.partition.is_empty() {
+                    true => "the rows below OVER are kept for ever".into(),
+                    false => format!(
+                        "the rows below OVER (PARTITION BY {}) are kept for ever",
+                        names(input(0), &o.partition)
+                    ),
+                },
+                "Partition by a window too (TUMBLE or HOP over a source with a WATERMARK) to drop old partitions.",
+            ),
             Op::Recompute(_) if node.inputs.is_empty() => None,
             Op::Recompute(r) if r.label == "NOT IN" => notice(
                 "NOT IN over columns that can be NULL keeps all of its input and recomputes it at every change".into(),

@@ -1,16 +1,21 @@
 //! `OVER`: window functions.
 //!
-//! `row_number()` with a condition on it is a top-n, which has an operator; everything else recomputes
-//! the partitions that change.
+//! `row_number()` with a condition on it is a top-n. All others have an operator per partition and order, in a chain
+//! in which each adds its columns; a few, for which there is none, recompute the partitions that change.
+
+mod call;
+
+use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, DFSchemaRef, Result, ScalarValue};
-use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Window, WindowFunctionDefinition};
-use tidemill_plan::{Bound, Edge, NodeId, Op, OrderBy, Route, TopNPlan};
+use tidemill_plan::{Bound, Edge, NodeId, Op, OrderBy, OverCall, OverPlan, Route, TopNPlan};
 
-use super::aggregate::closing;
+use super::aggregate::{Columns, closing};
+use super::fallback::given;
 use super::rel::{Base, Rel, column_as, column_at, node_schema, unalias, unique_columns};
 use super::{Lower, internal};
 use crate::label::label;
@@ -30,6 +35,15 @@ pub(super) struct Numbered {
     plan: LogicalPlan,
 }
 
+/// Functions that share partition and order.
+struct Group {
+    partition: Vec<usize>,
+    order: Vec<OrderBy>,
+    calls: Vec<OverCall>,
+    /// Which columns of the plan they are, counted from its input's on.
+    places: Vec<usize>,
+}
+
 impl Lower<'_> {
     /// Window functions.
     pub(super) fn over(&mut self, plan: &LogicalPlan, window: &Window) -> Result<Rel> {
@@ -38,39 +52,69 @@ impl Lower<'_> {
         let rel = self.lower(&window.input)?;
         let used: Vec<_> = window.window_expr.clone();
         let rel = self.settle_heavy(rel, schema, &used, 0)?;
-        let mut exprs = rel.exprs.clone();
-        let mut names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
-        let width = exprs.len();
-        let mut place = |expr: &Expr| -> Result<usize> {
-            let expr = rel.resolve(schema, expr)?;
-            Ok(exprs.iter().position(|e| *e == expr).unwrap_or_else(|| {
-                names.push(label(&expr));
-                exprs.push(expr);
-                exprs.len() - 1
-            }))
-        };
-        let mut partition = Vec::new();
-        for expr in common_partition(&functions) {
-            partition.push(place(expr)?);
+        let width = rel.exprs.len();
+        let names = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let mut columns = Columns { exprs: rel.exprs.clone(), names };
+        let mut groups: Option<Vec<Group>> = Some(Vec::new());
+        for (i, function) in functions.iter().enumerate() {
+            let data_type = plan.schema().field(width + i).data_type();
+            let call = call::over_call(&rel, schema, function, data_type, &mut columns)?;
+            let partition = partition_of(&rel, schema, &function.params.partition_by, &mut columns)?;
+            let order = order_of(&rel, schema, &function.params.order_by, &mut columns)?;
+            groups = groups.zip(call).map(|(groups, call)| grouped(groups, partition, order, (call, i)));
         }
-        partition.sort_unstable();
-        partition.dedup();
-        if let [function] = functions.as_slice()
+        if let ([function], Some([group])) = (functions.as_slice(), groups.as_deref())
             && is_row_number(function)
         {
-            let order = function.params.order_by.iter().map(|sort| {
-                let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
-                Ok(OrderBy { column: place(&sort.expr)?, options })
-            });
-            let order = order.collect::<Result<Vec<_>>>()?;
-            let input = self.node_of(rel, exprs, &names)?;
+            let (partition, order) = (group.partition.clone(), group.order.clone());
+            let input = self.node_of(rel, columns.exprs, &columns.names)?;
             return self.numbered(Numbered { input, width, partition, order, limit: None, plan: plan.clone() });
         }
-        let input = self.node_of(rel, exprs, &names)?;
-        let names = functions.iter().map(|f| f.fun.name().to_string()).collect::<Vec<_>>().join(", ");
-        let plan = &settle_window(window)?;
-        let node = self.recompute(plan, vec![(input, partition)], &format!("{names} over the partition"), None)?;
-        self.rel_as(node, plan.schema())
+        let Some(groups) = groups else {
+            let common = common_partition(&functions).into_iter().cloned().collect::<Vec<_>>();
+            let partition = partition_of(&rel, schema, &common, &mut columns)?;
+            let input = self.node_of(rel, columns.exprs, &columns.names)?;
+            let names = functions.iter().map(|f| f.fun.name().to_string()).collect::<Vec<_>>().join(", ");
+            let over_given = Window::try_new(window.window_expr.clone(), Arc::new(given(0, schema)))?;
+            let (settled, label) = (settle_window(&over_given)?, format!("{names} over the partition"));
+            let inputs = vec![(input, partition)];
+            let node = self.recompute_node(&settled, std::slice::from_ref(schema), inputs, &label, None)?;
+            return self.rel_as(node, plan.schema());
+        };
+        let mut node = self.node_of(rel, columns.exprs, &columns.names)?;
+        let mut places = vec![0; functions.len()];
+        for group in groups {
+            let from = self.nodes[node].schema.fields().len();
+            group.places.iter().enumerate().for_each(|(n, place)| places[*place] = from + n);
+            let names: Vec<_> = group.places.iter().map(|place| functions[*place].fun.name().to_string()).collect();
+            node = self.over_node(node, group, &names)?;
+        }
+        let mut rel = self.rel_of(node)?;
+        let sources = (0..width).chain(places).zip(plan.schema().fields());
+        rel.exprs = sources.map(|(place, field)| column_as(&rel.columns, place, field.data_type())).collect();
+        Ok(rel)
+    }
+
+    /// The operator for functions that share partition and order; `names` are those of its new columns.
+    fn over_node(&mut self, input: NodeId, group: Group, names: &[String]) -> Result<NodeId> {
+        let Group { partition, order, calls, .. } = group;
+        let node = &self.nodes[input];
+        let own = node.schema.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone()));
+        let new = names.iter().zip(&calls).map(|(name, call)| (name.as_str(), call.data_type.clone()));
+        let schema = node_schema(own.chain(new))?;
+        // What a row says may change whenever a row of its partition does; with functions that only look back, only
+        // when one that is not later does.
+        let ascending = |by: &&OrderBy| !by.options.descending && !by.options.nulls_first;
+        let leading = order.first().filter(ascending).map(|by| by.column);
+        let leading = leading.filter(|_| !calls.iter().any(call::looks_ahead));
+        let stays = |bound: &&Bound| partition.contains(&bound.column) || leading == Some(bound.column);
+        let bounds = node.bounds.iter().filter(stays).copied().collect();
+        let closes = closing(&partition, &node.bounds);
+        let route = if partition.is_empty() { Route::Gather } else { Route::Hash(partition.clone()) };
+        let evicts = node.bounds.iter().find(|bound| leading == Some(bound.column)).copied();
+        let evicts = evicts.filter(|_| closes.is_none() && !calls.iter().any(call::looks_back_to_start));
+        let op = Op::Over(OverPlan { partition, order, calls, closes, evicts });
+        Ok(self.push(op, vec![Edge { from: input, route }], schema, false, bounds))
     }
 
     fn numbered(&mut self, numbered: Numbered) -> Result<Rel> {
@@ -109,14 +153,10 @@ impl Lower<'_> {
     ) -> Result<(NodeId, DFSchemaRef, Vec<Expr>)> {
         let last = columns.fields().len() - 1;
         let Some(limit) = numbered.limit else {
-            let kept: Vec<_> = (0..numbered.width).chain([last]).map(|i| columns.field(i).name().clone()).collect();
-            let inputs = vec![(numbered.input, numbered.partition)];
-            let plan = match &numbered.plan {
-                LogicalPlan::Window(window) => settle_window(window)?,
-                other => other.clone(),
-            };
-            let node = self.recompute(&plan, inputs, "row_number over the partition", Some(&kept))?;
-            return Ok((node, self.rel_of(node)?.columns, exprs));
+            let Numbered { input, partition, order, .. } = numbered;
+            let group = Group { partition, order, calls: vec![call::row_number()], places: Vec::new() };
+            let node = self.over_node(input, group, &[columns.field(last).name().clone()])?;
+            return Ok((node, columns.clone(), exprs));
         };
         let number = column_at(columns, last);
         let used = exprs.iter().any(|e| e.column_refs().into_iter().any(|c| Expr::Column(c.clone()) == number));
@@ -151,6 +191,43 @@ fn window_function(expr: &Expr) -> Result<WindowFunction> {
         Expr::WindowFunction(function) => Ok(*function),
         other => Err(internal(format!("{other} is no window function"))),
     }
+}
+
+/// Where the columns are that partition, in a fixed order.
+fn partition_of(rel: &Rel, schema: &DFSchema, by: &[Expr], columns: &mut Columns) -> Result<Vec<usize>> {
+    let place = |expr: &Expr| Ok(columns.place(rel.resolve(schema, expr)?, label));
+    let mut partition = by.iter().map(place).collect::<Result<Vec<_>>>()?;
+    partition.sort_unstable();
+    partition.dedup();
+    Ok(partition)
+}
+
+/// Where the columns are that order. A constant orders nothing.
+fn order_of(rel: &Rel, schema: &DFSchema, by: &[Sort], columns: &mut Columns) -> Result<Vec<OrderBy>> {
+    let by = by.iter().filter(|sort| !matches!(sort.expr, Expr::Literal(..)));
+    let order = by.map(|sort| {
+        let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+        Ok(OrderBy { column: columns.place(rel.resolve(schema, &sort.expr)?, label), options })
+    });
+    order.collect()
+}
+
+/// Adds a call to those that share its partition and order.
+fn grouped(
+    mut groups: Vec<Group>,
+    partition: Vec<usize>,
+    order: Vec<OrderBy>,
+    (call, place): (OverCall, usize),
+) -> Vec<Group> {
+    let fits = |group: &&mut Group| group.partition == partition && group.order == order;
+    match groups.iter_mut().find(fits) {
+        Some(group) => {
+            group.calls.push(call);
+            group.places.push(place);
+        }
+        None => groups.push(Group { partition, order, calls: vec![call], places: vec![place] }),
+    }
+    groups
 }
 
 fn is_row_number(function: &WindowFunction) -> bool {

@@ -73,6 +73,12 @@ SELECT k, v FROM s WHERE (k, v) IN (SELECT k, w FROM r)
 SELECT s.k, l.w FROM s, LATERAL (SELECT max(w) AS w FROM r WHERE r.k = s.k) AS l
 SELECT s.k, max(v) FILTER (WHERE v > 3) AS m FROM s GROUP BY k ORDER BY m DESC LIMIT 5
 SELECT v FROM s LIMIT 2
+SELECT k, avg(v) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '1 hour' PRECEDING AND CURRENT ROW) FROM s
+SELECT k, row_number() OVER (PARTITION BY k ORDER BY v), lag(v, 2, 0) OVER (PARTITION BY k ORDER BY v), sum(v) OVER (PARTITION BY d ORDER BY ts), max(v) OVER () FROM t
+SELECT window_start, k, count(*) OVER (PARTITION BY window_start, k) AS n FROM TUMBLE(s, ts, INTERVAL '1 minute')
+SELECT k, ts, lag(v) OVER (PARTITION BY k ORDER BY ts) AS before FROM s EMIT ON WINDOW CLOSE
+SELECT k, ts, lead(v) OVER (PARTITION BY k ORDER BY ts) AS after FROM s EMIT ON WINDOW CLOSE
+SELECT k, last_value(v) IGNORE NULLS OVER (PARTITION BY k ORDER BY ts) FROM t
 SELECT s.k, s.v, r.w FROM s ASOF JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k
 SELECT s.ts, s.v, r.w FROM s ASOF LEFT JOIN r MATCH_CONDITION (s.ts >= r.ts) ON s.k = r.k EMIT ON WINDOW CLOSE
 SELECT t.id, r.w FROM t ASOF LEFT JOIN r MATCH_CONDITION (t.ts < r.ts)
