@@ -38,17 +38,17 @@ const RECOMPUTED: &[&str] = &[
     "aggregate/arrays.slt",
     "aggregate/avg_decimal.slt",
     "aggregate/distinct_ordered.slt",
+    "aggregate/ordered.slt",
     "compose/constants.slt",
     "compose/verify.slt",
     "join/in_as_value.slt",
+    "join/lateral.slt",
     "select/set_operations_all.slt",
+    "select/table_functions.slt",
     "select/union_of_nullable.slt",
     "topn/offset.slt",
-    "topn/whole_numbers.slt",
-    "aggregate/ordered.slt",
-    "join/lateral.slt",
-    "select/table_functions.slt",
     "topn/ties.slt",
+    "topn/whole_numbers.slt",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

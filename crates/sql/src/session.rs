@@ -64,8 +64,8 @@ fn all_functions() -> Vec<Arc<ScalarUDF>> {
 /// DataFusion's rules, which resolve groupings and coerce types, between ours.
 fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
-        Arc::new(InAsValue),
         Arc::new(Subqueries::new()),
+        Arc::new(InAsValue),
         Arc::new(Casts::new(functions)),
         Arc::new(Numbers::new()),
     ];
