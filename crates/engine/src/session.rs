@@ -302,9 +302,17 @@ impl Session {
     }
 }
 
+/// A statement gets another stack if less than this is left, in bytes.
+const ROOM: usize = 16 << 20;
+/// The size of that stack; memory is taken as it is used.
+const STACK: usize = 64 << 20;
+
 /// A statement's work: a panic, always a bug of ours, ends that statement only.
 async fn caught<T>(work: impl Future<Output = Result<T, SqlError>>) -> Result<T, SqlError> {
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+    let mut work = std::pin::pin!(AssertUnwindSafe(work).catch_unwind());
+    // Planning recurses as deep as statements are nested, and callers' threads may have small stacks.
+    let deep = std::future::poll_fn(|cx| stacker::maybe_grow(ROOM, STACK, || work.as_mut().poll(cx)));
+    deep.await.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
         tracing::error!(panic = text, "a statement panicked");
@@ -319,4 +327,17 @@ fn writable(relation: &Relation) -> Result<RelationId, SqlError> {
     }
     let message = format!("cannot change {} \"{}\"", kind_name(relation.kind), relation.name);
     Err(SqlError::new(state::WRONG_OBJECT_TYPE, message).hint("Rows can only be put into tables."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_its_statement() {
+        let panics = async { if true { panic!("no {}", "luck") } else { Ok(()) } };
+        let error = caught(panics).await.expect_err("an error");
+        assert_eq!((error.code, error.message.as_str()), ("XX000", "the statement failed by a bug: no luck"));
+        assert_eq!(caught(async { Ok(1) }).await, Ok(1));
+    }
 }

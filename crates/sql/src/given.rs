@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, concat_batches};
@@ -24,16 +26,19 @@ use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExp
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions, collect,
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions, execute_stream,
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use futures::StreamExt;
 use tidemill_plan::{Recompute, ScalarError};
 
 use crate::as_of::AsOfNode;
 use crate::as_of_exec::{AsOfExec, Match};
 use crate::error_map::sql_error;
+use crate::provider::external;
 use crate::window::WindowNode;
 use crate::window_exec::WindowExec;
+use crate::{SqlError, state};
 
 /// A leaf of a plan whose rows are handed in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -246,7 +251,7 @@ impl BatchQuery {
         let context = Arc::new(TaskContext::from(self.session.as_ref()).with_session_config(config));
         let plan = reset_plan_states(self.plan.clone())?;
         let schema = plan.schema();
-        let batches = block_on(collect(plan, context))??;
+        let batches = block_on(collect_bounded(plan, context))??;
         conform(&concat_batches(&schema, &batches)?, &self.output)
     }
 }
@@ -261,6 +266,35 @@ impl Recompute for BatchQuery {
     fn compute(&self, inputs: &[RecordBatch]) -> std::result::Result<RecordBatch, ScalarError> {
         self.run(inputs).map_err(|error| ScalarError::new(sql_error(error).message))
     }
+}
+
+/// A recomputed answer may not be larger than this many bytes.
+const MAX_ANSWER: usize = 1 << 30;
+/// How often a recomputed answer is asked for its next rows: a recursion gives some at each step.
+const MAX_STEPS: usize = 10_000;
+
+/// All rows of an answer that comes to an end: a worker that waits for ever holds all views up.
+async fn collect_bounded(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+    let mut stream = execute_stream(plan, context)?;
+    let (mut batches, mut bytes, mut steps) = (Vec::new(), 0, 0);
+    let refuse = |what: String| external(SqlError::new(state::PROGRAM_LIMIT_EXCEEDED, what));
+    let mut next = |cx: &mut Context<'_>| {
+        steps += 1;
+        if steps > MAX_STEPS {
+            let error = refuse(format!("what is recomputed comes to no end within {MAX_STEPS} steps"));
+            return Poll::Ready(Some(Err(error)));
+        }
+        stream.poll_next_unpin(cx)
+    };
+    while let Some(batch) = poll_fn(&mut next).await {
+        let batch = batch?;
+        bytes += batch.get_array_memory_size();
+        if bytes > MAX_ANSWER {
+            return Err(refuse(format!("what is recomputed has more than {} MiB", MAX_ANSWER >> 20)));
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// The batch with another schema's names and types.

@@ -8,6 +8,7 @@ mod as_of;
 mod as_of_exec;
 mod assign;
 mod batch;
+mod bounded;
 mod casts;
 mod catalog;
 mod complete;

@@ -10,6 +10,7 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
+use crate::bounded::BoundedGrowth;
 use crate::casts::Casts;
 use crate::cross_join::SafeCrossJoins;
 use crate::exact;
@@ -73,6 +74,7 @@ fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + 
     rules.push(Arc::new(RoundingCasts::new()));
     rules.push(Arc::new(RegexpGroups));
     rules.push(Arc::new(CountedSetOperations));
+    rules.push(Arc::new(BoundedGrowth));
     rules
 }
 

@@ -425,8 +425,16 @@ fn partial_rows_are_completed() {
     assert_eq!(error.code, state::NOT_NULL_VIOLATION);
 }
 
-#[tokio::test]
-async fn what_parses_can_be_planned_without_harm() {
+#[test]
+fn what_parses_can_be_planned_without_harm() {
+    // As sessions do, on a stack with room for what is allowed to nest.
+    let plan =
+        || tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(plan_what_parses());
+    let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(plan).expect("a thread");
+    thread.join().expect("no harm");
+}
+
+async fn plan_what_parses() {
     let world = shop().await;
     let sum = format!("SELECT 1{}", " + 1".repeat(240));
     assert_eq!(world.query(&sum, &[]).await, Ok(vec!["241".into()]));

@@ -94,9 +94,12 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// Stack of a thread that plans statements, which recurses as deep as they are nested. Memory is taken as it is used.
+const STACK: usize = 64 << 20;
+
 /// Threads for what is not the engine's work.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_stack_size(STACK).enable_all().build()?)
 }
 
 /// As many workers as the machine has cores.

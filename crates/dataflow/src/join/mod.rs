@@ -46,11 +46,21 @@ struct Arrived {
     matches: Vec<i64>,
 }
 
+/// Rows that one step may give: a join that gives more has lost its condition, and would take all memory.
+const MAX_ROWS: usize = 1 << 24;
+
 /// Pairs of an arrived row and a stored row of the other side.
 #[derive(Default)]
 struct Pairs {
     arrived: Vec<u32>,
     stored: Vec<u32>,
+}
+
+fn check_size(out: &[Delta]) -> Result<(), OperatorError> {
+    if out.iter().map(Delta::len).sum::<usize>() <= MAX_ROWS {
+        return Ok(());
+    }
+    Err(OperatorError(format!("a join gives more than {MAX_ROWS} rows in one epoch; does it lack a condition?")))
 }
 
 impl Join {
@@ -118,6 +128,7 @@ impl Join {
                 pairs.stored.push(row);
                 if pairs.stored.len() >= PAIRS {
                     self.emit_pairs(side, arrived, &std::mem::take(&mut pairs), out, errors)?;
+                    check_size(out)?;
                 }
                 cursor = self.sides[other].next(row);
             }

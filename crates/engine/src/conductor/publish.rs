@@ -172,3 +172,107 @@ fn merge(mut rows: Collection, deltas: &[Delta]) -> Result<(Delta, Collection), 
     rows.push(delta.clone())?;
     Ok((delta, rows))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, RecordBatch};
+    use arrow::compute::cast;
+    use arrow::datatypes::{DataType, Int32Type};
+    use tidemill_dataflow::ViewSpec;
+    use tidemill_env::Env;
+    use tidemill_plan::{Expr, Op, Scalar, ScalarError};
+    use tidemill_sql::{StatementKind, parse};
+
+    use crate::conductor::{Define, Request};
+    use crate::define::define_view;
+    use crate::{Config, Engine, Response, Session};
+
+    /// Its argument, unless that is 13.
+    #[derive(Debug)]
+    struct Superstitious;
+
+    impl std::fmt::Display for Superstitious {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("superstitious")
+        }
+    }
+
+    impl Scalar for Superstitious {
+        fn eval(&self, rows: &RecordBatch) -> Result<ArrayRef, ScalarError> {
+            assert!(!rows.column(0).as_primitive::<Int32Type>().values().contains(&13), "thirteen!");
+            cast(rows.column(0), &DataType::Int64).map_err(ScalarError::new)
+        }
+
+        fn data_type(&self) -> &DataType {
+            &DataType::Int64
+        }
+    }
+
+    /// Runs statements; gives the rows of the last one's first column.
+    async fn run(session: &mut Session, sql: &str) -> Vec<String> {
+        let mut rows = Vec::new();
+        for statement in parse(sql).unwrap() {
+            let answer = session.execute(&statement, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+            let Response::Rows { batches, .. } = answer else { continue };
+            let texts = batches.iter().map(|b| cast(b.column(0), &DataType::Utf8).unwrap());
+            rows = texts
+                .flat_map(|t| t.as_string::<i32>().iter().map(|v| v.unwrap().to_owned()).collect::<Vec<_>>())
+                .collect();
+        }
+        rows
+    }
+
+    /// Creates `v` with an expression that SQL cannot write.
+    async fn create_superstitious(engine: &Engine) {
+        let (inner, sql) = (engine.inner.clone(), "CREATE MATERIALIZED VIEW v AS SELECT CAST(a AS bigint) AS b FROM t");
+        let StatementKind::CreateView(create) = parse(sql).unwrap().remove(0).kind else { panic!("a view") };
+        let (id, catalog) = (inner.new_id(), inner.catalog());
+        let made = define_view(&inner.planner, &catalog, id, &create, sql).unwrap();
+        let spec = made.spec.unwrap();
+        let mut dataflow = spec.dataflow.clone();
+        let Some(Op::Map(map)) = dataflow.nodes.last_mut().map(|n| &mut n.op) else { panic!("a projection") };
+        map.project = vec![Expr::Scalar(Arc::new(Superstitious))];
+        let spec = ViewSpec { view: id, dataflow, sources: spec.sources.clone() };
+        let relations = made.relations.clone();
+        let define = |reply| {
+            let (spec, text) = (Some(Arc::new(spec)), String::new());
+            Request::Define(Box::new(Define { relations, spec, text, source: None, sink: None, keep: true, reply }))
+        };
+        inner.ask(define).await.unwrap();
+        inner.change_catalog(|catalog| {
+            let reads = [made.reads.clone(), BTreeSet::from([id])];
+            made.relations.into_iter().zip(reads).for_each(|(relation, reads)| catalog.add(relation, reads));
+        });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_in_an_expression_stops_its_view_only() {
+        let engine = Engine::start(Config { workers: 2, ..Config::default() }, Env::real()).unwrap();
+        let mut session = engine.session();
+        run(&mut session, "CREATE TABLE t (a int); CREATE MATERIALIZED VIEW other AS SELECT count(*) AS n FROM t")
+            .await;
+        create_superstitious(&engine).await;
+        run(&mut session, "CREATE MATERIALIZED VIEW above AS SELECT b FROM v").await;
+        run(&mut session, "INSERT INTO t VALUES (12)").await;
+        assert_eq!(run(&mut session, "SELECT b FROM v").await, ["12"]);
+        run(&mut session, "INSERT INTO t VALUES (13)").await;
+        run(&mut session, "INSERT INTO t VALUES (14)").await;
+        assert_eq!(run(&mut session, "SELECT n FROM other").await, ["3"]);
+        let status = engine.status();
+        let stopped = status.relations.iter().find(|r| r.relation.name == "v").unwrap();
+        assert_eq!((stopped.state.as_str(), stopped.reason.as_deref()), ("stopped", Some("thirteen!")));
+        let verify = parse("VERIFY v").unwrap().remove(0);
+        let error = session.execute(&verify, &[]).await.err().unwrap();
+        assert_eq!(
+            (error.code, error.message.ends_with("cannot be verified: thirteen!")),
+            ("55000", true),
+            "{error:?}"
+        );
+        run(&mut session, "DROP MATERIALIZED VIEW v CASCADE").await;
+        assert_eq!(run(&mut session, "SHOW MATERIALIZED VIEWS").await, ["other"]);
+        engine.shutdown();
+    }
+}

@@ -29,6 +29,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("transaction_read_only", "off"),
 ];
 
+/// Parameters are kept per session, and told to clients in messages that they limit.
+const MAX_VALUE: usize = 8192;
+
 /// A session's parameters.
 #[derive(Default)]
 pub(super) struct Parameters {
@@ -45,6 +48,10 @@ impl Parameters {
             let message = format!("invalid value for parameter \"statement_timeout\": \"{value}\"");
             return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message)
                 .hint("Write milliseconds, or a number with a unit: 500ms, 30s, 2min, 1h."));
+        }
+        if value.is_some_and(|value| value.len() > MAX_VALUE) {
+            let message = format!("the value of parameter \"{name}\" is longer than {MAX_VALUE} bytes");
+            return Err(SqlError::new(state::INVALID_PARAMETER_VALUE, message));
         }
         match value {
             Some(value) => self.set.insert(name, value.to_owned()),
@@ -111,13 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_as_postgresql_reads_them() {
+    fn values_are_checked() {
         let mut parameters = Parameters::default();
         assert_eq!(parameters.statement_timeout(), None);
         for (text, millis) in [("250", 250), ("5s", 5000), ("2 min", 120_000)] {
             parameters.set("Statement_Timeout", Some(text)).expect("a duration");
             assert_eq!(parameters.statement_timeout(), Some(Duration::from_millis(millis)));
         }
+        assert_eq!(parameters.set("application_name", Some(&"x".repeat(9000))).map_err(|e| e.code), Err("22023"));
         for text in ["soon", "-1", "1 week", "99999999999999999999"] {
             assert_eq!(parameters.set("statement_timeout", Some(text)).map_err(|e| e.code), Err("22023"));
         }

@@ -23,6 +23,7 @@ impl Embedded {
 
 impl Embedded {
     /// The materialized views: their name, whether `EXPLAIN` says that something is recomputed, and how often that was done.
+    #[allow(dead_code, reason = "histories do not ask")]
     pub async fn recomputations(&mut self) -> Vec<(String, bool, u64)> {
         // Counters are written down at the end of an epoch, at most every 200 ms.
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;

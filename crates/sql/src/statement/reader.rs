@@ -26,13 +26,15 @@ pub(super) struct Reader<'a> {
     /// sqlparser's parser, for expressions, queries and whatever else it knows.
     pub(super) parser: Parser<'a>,
     text: &'a str,
+    /// How many characters stand before each line.
+    lines: Vec<usize>,
 }
 
 impl<'a> Reader<'a> {
     /// `dialect` has to be fresh.
     pub(super) fn new(dialect: &'a TidemillDialect, text: &'a str, tokens: Vec<TokenWithSpan>) -> Self {
         let parser = Parser::new(dialect).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens);
-        Reader { parser, text }
+        Reader { parser, text, lines: line_starts(text) }
     }
 
     /// Whether these words (separated by spaces, upper case) come next.
@@ -89,7 +91,12 @@ impl<'a> Reader<'a> {
 
     /// Where the next token stands, in characters from 1.
     pub(super) fn position(&self) -> usize {
-        position(self.text, self.parser.peek_token_ref().span.start)
+        let location = self.parser.peek_token_ref().span.start;
+        let before = usize::try_from(location.line).ok().and_then(|line| self.lines.get(line.checked_sub(1)?));
+        match (before, usize::try_from(location.column)) {
+            (Some(before), Ok(column)) => before + column.max(1),
+            _ => position(self.text, location),
+        }
     }
 
     /// The next word, if it is one and not quoted, in upper case.
@@ -218,6 +225,16 @@ fn folded(word: &Word) -> String {
 /// A name's part: lower case unless quoted.
 pub(crate) fn fold(ident: &ast::Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let mut count = 0;
+    let lines = text.split_inclusive('\n').map(|line| {
+        let start = count;
+        count += line.chars().count();
+        start
+    });
+    lines.collect()
 }
 
 /// A place given by line and column, in characters from 1; the end for places that are not in the text.
