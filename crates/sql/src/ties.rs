@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, DFSchema, Result};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::{
-    Aggregate, Expr, ExprSchemable, Limit, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias, Window,
-    WindowFrameUnits, WindowFunctionDefinition,
+    Aggregate, Expr, ExprSchemable, Limit, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias, Window, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 
 /// Decides everything in an optimised plan.
@@ -101,6 +101,12 @@ pub(crate) fn settle_window(window: &Window) -> Result<LogicalPlan> {
         match function {
             Expr::WindowFunction(function) if looks_at_rows(function) => {
                 let mut function = function.clone();
+                if function.params.window_frame.units != WindowFrameUnits::Rows {
+                    // Up to the row itself will do, where only the partition's first row counts, or none.
+                    let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
+                    let end = WindowFrameBound::CurrentRow;
+                    function.params.window_frame = WindowFrame::new_bounds(WindowFrameUnits::Rows, start, end);
+                }
                 append(&mut function.params.order_by, content.clone());
                 of_rows.push(Expr::WindowFunction(function).alias(name));
             }
@@ -119,11 +125,16 @@ pub(crate) fn settle_window(window: &Window) -> Result<LogicalPlan> {
 
 /// Whether rows that tie are told apart, so that a finer order changes nothing but the ties.
 fn looks_at_rows(function: &WindowFunction) -> bool {
-    let by_rows = function.params.window_frame.units == WindowFrameUnits::Rows;
+    let frame = &function.params.window_frame;
+    let by_rows = frame.units == WindowFrameUnits::Rows;
+    // The partition's first row, whichever rows follow up to the current one.
+    let first_of_all = frame.start_bound.is_unbounded()
+        && matches!(frame.end_bound, WindowFrameBound::CurrentRow | WindowFrameBound::Following(_));
     match &function.fun {
         WindowFunctionDefinition::WindowUDF(own) => match own.name() {
             "row_number" | "lag" | "lead" | "ntile" => true,
-            "first_value" | "last_value" | "nth_value" => by_rows,
+            "first_value" => by_rows || first_of_all,
+            "last_value" | "nth_value" => by_rows,
             _ => false,
         },
         WindowFunctionDefinition::AggregateUDF(_) => by_rows,
