@@ -43,6 +43,7 @@ const RECOMPUTED: &[&str] = &[
     "compose/verify.slt",
     "join/in_as_value.slt",
     "join/lateral.slt",
+    "join/never.slt",
     "select/set_operations_all.slt",
     "select/table_functions.slt",
     "select/union_of_nullable.slt",
