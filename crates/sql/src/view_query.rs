@@ -25,6 +25,9 @@ pub struct ViewQuery {
     plan: LogicalPlan,
     /// With everything decided that SQL leaves open, if that can be run.
     settled: LogicalPlan,
+    /// As it was written, if nothing has to be held back: what was made of it cannot always be run (columns of grouping
+    /// sets that share a name).
+    written: Option<LogicalPlan>,
     schema: SchemaRef,
 }
 
@@ -44,13 +47,17 @@ pub(crate) fn view_query(
 ) -> Result<ViewQuery, SqlError> {
     on_large_stack(|| {
         let (plan, schema, closing) = closing_of(planner, catalog, view)?;
+        let written = match closing {
+            None => Some(planner.logical_plan(catalog, &view.query)?),
+            Some(_) => None,
+        };
         let plan = match closing {
             None => Ok(plan),
             Some(closing) => closed(plan, &closing, watermark),
         };
         let plan = plan.and_then(|plan| json_as_text(plan)).map_err(sql_error)?;
         let settled = settle(plan.clone()).map_err(sql_error)?;
-        Ok(ViewQuery { plan, settled, schema })
+        Ok(ViewQuery { plan, settled, written, schema })
     })
 }
 
@@ -61,11 +68,15 @@ pub(crate) async fn run(
     snapshot: &Arc<dyn Snapshot>,
     each: &mut (dyn FnMut(RecordBatch) -> Result<(), SqlError> + Send),
 ) -> Result<(), SqlError> {
-    let physical = match batch::prepare_analyzed(planner, query.settled.clone(), snapshot).await {
-        Ok(physical) => physical,
+    let mut physical = batch::prepare_analyzed(planner, query.settled.clone(), snapshot).await;
+    if physical.is_err() {
         // Not all orders go together in one aggregate.
-        Err(_) => batch::prepare_analyzed(planner, query.plan.clone(), snapshot).await?,
-    };
+        physical = batch::prepare_analyzed(planner, query.plan.clone(), snapshot).await;
+    }
+    if let (Err(_), Some(written)) = (&physical, &query.written) {
+        physical = batch::prepare(planner, written.clone(), snapshot).await;
+    }
+    let physical = physical?;
     batch::stream(physical, &query.schema, each).await
 }
 
