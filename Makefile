@@ -4,7 +4,7 @@ CARGO ?= cargo
 SPEED ?= 1h/s
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup build demo test lint fmt bench doc clean
+.PHONY: help setup build demo serve test lint fmt bench doc clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ build: ## the binary, in a profile that favours a short wait
 
 demo: build ## a year of flights, replayed live (SPEED=24h/s: a day a second, max: no limit); page on http://127.0.0.1:7480
 	$(TARGET)/quick/tidemill demo --speed $(SPEED)
+
+serve: build ## an empty server; PostgreSQL's protocol on 127.0.0.1:7432, HTTP on 127.0.0.1:7480
+	$(TARGET)/quick/tidemill serve
 
 test: ## all tests
 	$(CARGO) test --workspace --locked --no-fail-fast

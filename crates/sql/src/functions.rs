@@ -264,7 +264,7 @@ impl ScalarUDFImpl for Overloaded {
         }
     }
 
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let types: Vec<_> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let Some((function, accepted)) = self.ours(&types) else {
             let Some(theirs) = &self.theirs else { return Err(self.unknown(&types)) };

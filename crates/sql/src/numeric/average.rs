@@ -53,7 +53,7 @@ impl AggregateUDFImpl for Average {
         Ok(DataType::Decimal128(38, types.first().map_or(0, scale_of).max(QUOTIENT_SCALE)))
     }
 
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         let scale = args.input_fields.first().map_or(0, |field| scale_of(field.data_type()));
         let value = DataType::Decimal128(38, scale);
         if args.is_distinct {
@@ -66,7 +66,7 @@ impl AggregateUDFImpl for Average {
         ])
     }
 
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         let scale = args.expr_fields.first().map_or(0, |field| scale_of(field.data_type()));
         let totals = Totals { sum: 0, count: 0, scale, result: scale_of(args.return_type()) };
         Ok(match args.is_distinct {

@@ -1,6 +1,6 @@
 //! What `jsonb`'s operators do.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::Int32Type;
 
 use super::value::{Json, place};

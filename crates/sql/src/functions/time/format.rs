@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{IntervalMonthDayNanoType, TimestampMicrosecondType};
 use chrono::{NaiveDate, NaiveTime, TimeDelta};
 
@@ -105,7 +105,7 @@ impl Fields {
             let digits = text[signs..].bytes().take(most).take_while(u8::is_ascii_digit).count();
             Some((text.get(signs..signs + digits)?.parse().ok()?, signs + digits))
         };
-        let mut put = |field: &mut u32, most: usize| -> Option<&'a str> {
+        let put = |field: &mut u32, most: usize| -> Option<&'a str> {
             let (value, end) = number(most)?;
             *field = value;
             Some(&text[end..])
