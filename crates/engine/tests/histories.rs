@@ -13,7 +13,6 @@
 #[expect(dead_code, reason = "columns' types matter where PostgreSQL is asked")]
 mod case;
 #[path = "slt/embedded.rs"]
-#[expect(dead_code, reason = "what is recomputed is no matter here")]
 mod embedded;
 #[path = "histories/expression.rs"]
 mod expression;

@@ -49,10 +49,8 @@ pub(crate) enum Takes {
     /// A time of the day.
     Time,
     Bool,
-    Bytes,
     Timestamp,
     TimestampTz,
-    Date,
     Interval,
     /// A list of anything.
     List,
@@ -67,10 +65,8 @@ pub(crate) enum Takes {
 pub(crate) enum Gives {
     Text,
     Int,
-    Long,
     Float,
     Bool,
-    Bytes,
     Timestamp,
     TimestampTz,
     Date,
@@ -78,7 +74,6 @@ pub(crate) enum Gives {
     Interval,
     Texts,
     Json,
-    Uuid,
     /// A decimal of 38 digits with so many after the point.
     Decimal(i8),
     /// What this argument is.
@@ -126,12 +121,10 @@ impl Function {
 
     fn result(&self, types: &[DataType]) -> DataType {
         match self.gives {
-            Gives::Text | Gives::Json | Gives::Uuid => DataType::Utf8,
+            Gives::Text | Gives::Json => DataType::Utf8,
             Gives::Int => DataType::Int32,
-            Gives::Long => DataType::Int64,
             Gives::Float => DataType::Float64,
             Gives::Bool => DataType::Boolean,
-            Gives::Bytes => DataType::Binary,
             Gives::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Gives::TimestampTz => timestamptz(),
             Gives::Date => DataType::Date32,
@@ -169,10 +162,8 @@ impl Takes {
             Takes::Double => matches!(own, DataType::Float32 | DataType::Float64).then_some(DataType::Float64),
             Takes::Time => matches!(own, DataType::Time64(_)).then_some(DataType::Time64(TimeUnit::Microsecond)),
             Takes::Bool => matches!(own, DataType::Boolean | DataType::Null).then_some(DataType::Boolean),
-            Takes::Bytes => (text || own.is_binary()).then_some(DataType::Binary),
             Takes::Timestamp => time.then_some(DataType::Timestamp(TimeUnit::Microsecond, None)),
             Takes::TimestampTz => matches!(own, DataType::Timestamp(_, Some(_))).then(timestamptz),
-            Takes::Date => matches!(own, DataType::Date32).then_some(DataType::Date32),
             Takes::Interval => {
                 let interval = matches!(own, DataType::Interval(_) | DataType::Duration(_));
                 interval.then_some(DataType::Interval(IntervalUnit::MonthDayNano))
@@ -273,7 +264,6 @@ impl ScalarUDFImpl for Overloaded {
         let field = Field::new(self.name, function.result(&accepted), true);
         Ok(Arc::new(match function.gives {
             Gives::Json => tagged(field, "jsonb"),
-            Gives::Uuid => tagged(field, "uuid"),
             _ => field,
         }))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, ListBuilder, StringArray, StringBuilder};
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::Int32Type;
 use regex::{Regex, RegexBuilder};
 
 use super::Takes::{Any, Int, Text};
@@ -269,6 +269,8 @@ fn unescaped(text: &str) -> Result<String, SqlError> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::DataType;
+
     use super::*;
 
     fn one(text: &str) -> ArrayRef {
