@@ -65,6 +65,13 @@ pub(crate) struct Prepared {
     plan: Arc<dyn ExecutionPlan>,
 }
 
+impl Prepared {
+    async fn new(state: SessionState, optimized: &LogicalPlan) -> Result<Self, SqlError> {
+        let plan = state.query_planner().create_physical_plan(optimized, &state).await.map_err(sql_error)?;
+        Ok(Prepared { state, plan })
+    }
+}
+
 /// Makes a plan run over a snapshot.
 pub(crate) async fn prepare(
     planner: &Planner,
@@ -74,8 +81,7 @@ pub(crate) async fn prepare(
     let state = session_now(planner);
     let plan = over_snapshot(plan, snapshot).map_err(sql_error)?;
     let plan = settle_windows(state.optimize(&plan).map_err(sql_error)?).map_err(sql_error)?;
-    let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(sql_error)?;
-    Ok(Prepared { state, plan })
+    Prepared::new(state, &plan).await
 }
 
 /// As [`prepare`] for a plan that is analysed already: types would be found a second time, from what the first
@@ -88,8 +94,7 @@ pub(crate) async fn prepare_analyzed(
     let state = session_now(planner);
     let plan = over_snapshot(plan, snapshot).map_err(sql_error)?;
     let plan = state.optimizer().optimize(plan, &state, |_, _| {}).map_err(sql_error)?;
-    let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(sql_error)?;
-    Ok(Prepared { state, plan })
+    Prepared::new(state, &plan).await
 }
 
 /// Runs a query, and hands its rows on in another schema's names and types as they come.

@@ -197,19 +197,3 @@ impl Accumulator for DistinctTotals {
         lists.iter().flatten().try_for_each(|values| self.add(&values))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn averages_are_rounded_once() {
-        assert_eq!(decimal_average(370, 6, 14), Some(6_166_666_666_666_667));
-        assert_eq!(decimal_average(-5, 2, 0), Some(-3));
-        assert_eq!(
-            decimal_average(i128::from(i64::MAX) * 1_000_000, 1_000_000, 16),
-            Some(i128::from(i64::MAX) * 10i128.pow(16))
-        );
-        assert_eq!(decimal_average(i128::MAX, 1, 16), None);
-    }
-}
