@@ -32,7 +32,7 @@ pub use frame::{Begin, Command, Definition, Packet, ViewSpec};
 pub use hub::{Deploy, Hub, Output, Place, StateSizes};
 pub use join::Join;
 pub use map::Map;
-pub use operator::{Operator, OperatorError, RowError, StateSize, StepCx};
+pub use operator::{Entries, EntryShape, Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 pub use over::Over;
 pub use recompute::Recompute;
 pub use session::Session;

@@ -1,5 +1,6 @@
 //! What an operator is to the hub: a state machine over one epoch's deltas, without any timely type.
 
+use arrow::array::RecordBatch;
 use tidemill_delta::{Delta, Epoch, Micros};
 
 /// A row for which an operator has no answer; it goes to the view's error side.
@@ -44,6 +45,39 @@ pub struct StateSize {
     pub bytes: usize,
 }
 
+/// In which form an operator's state is saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// It remembers nothing.
+    #[default]
+    Nothing,
+    /// What is left of its input's rows. The hub saves what comes in, and now and then, when that has become
+    /// much more than is left, [`Operator::rows`].
+    Rows,
+    /// Entries by key: [`Operator::entries`].
+    Entries,
+}
+
+/// The columns of one kind of entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryShape {
+    /// How many leading columns are the key: the entries that a later save has for a key replace all earlier
+    /// ones of that key.
+    pub key: usize,
+    /// For the leading columns that decide where a row of the first input is routed: the number of that
+    /// input's column.
+    pub input_columns: Vec<usize>,
+}
+
+/// Entries of one kind that have changed.
+#[derive(Clone, Debug)]
+pub struct Entries {
+    /// All entries of each key that has changed and still has some; a key may have several rows.
+    pub rows: RecordBatch,
+    /// The keys that have no entries any more: the key's columns only.
+    pub gone: RecordBatch,
+}
+
 /// One operator on one worker.
 ///
 /// Deterministic: the sum of its output depends only on its state and the sum of its inputs, not on
@@ -75,5 +109,37 @@ pub trait Operator: Send {
     /// What it remembers.
     fn state(&self) -> StateSize {
         StateSize::default()
+    }
+
+    /// In which form its state is saved. Saving and loading happen between two epochs only.
+    fn keeps(&self) -> Keeps {
+        Keeps::Nothing
+    }
+
+    /// With [`Keeps::Rows`]: for each input, rows that make a new operator behave like this one from now on
+    /// when they are loaded, whatever the order of their arrival was.
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        Ok(Vec::new())
+    }
+
+    /// With [`Keeps::Entries`]: the kinds of entries, always the same for one plan.
+    fn entry_shapes(&self) -> Vec<EntryShape> {
+        Vec::new()
+    }
+
+    /// With [`Keeps::Entries`]: for each kind the entries that have changed since the last call, or all.
+    fn entries(&mut self, _all: bool) -> Result<Vec<Entries>, OperatorError> {
+        Ok(Vec::new())
+    }
+
+    /// Gives a new operator the state that was saved, maybe by several ones that each had a part of the keys.
+    /// `saved` has for each input, or for each kind of entries, deltas; entries are all +1, each key's in one
+    /// delta. `cx.watermark` is the watermark when it was saved; rows without an answer were reported then.
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        match self.keeps() {
+            Keeps::Nothing => Ok(()),
+            Keeps::Rows => self.step(cx, saved).map(drop),
+            Keeps::Entries => Err(OperatorError("an operator that saves entries must load them itself".into())),
+        }
     }
 }
