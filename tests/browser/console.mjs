@@ -19,7 +19,7 @@ const browserPath = process.env.CHROMIUM ?? ['/usr/bin/chromium', '/usr/bin/chro
 
 /** Starts the server on free ports; answers its process and address. */
 function startServer() {
-  const server = spawn(binary, ['serve', '--http', '127.0.0.1:0', '--pg', '127.0.0.1:0', '--workers', '1']);
+  const server = spawn(binary, ['serve', '--in-memory', '--http', '127.0.0.1:0', '--pg', '127.0.0.1:0', '--workers', '1']);
   return new Promise((resolve, reject) => {
     let output = '';
     const hear = (data) => {

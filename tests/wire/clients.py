@@ -24,7 +24,7 @@ class Server:
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            [TIDEMILL, "serve", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", "2"],
+            [TIDEMILL, "serve", "--in-memory", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", "2"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

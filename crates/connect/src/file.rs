@@ -163,6 +163,12 @@ impl Source for FileSource {
         }
     }
 
+    /// A text file is cut into batches of so many records, wherever one begins to read. What is not a file that stands
+    /// still, or has batches of its own, is not sure to be cut in the same way.
+    fn repeats(&self) -> bool {
+        matches!(self.kind, FileKind::Text(_)) && !self.follow && self.pattern != STANDARD_INPUT
+    }
+
     fn bounded(&self) -> bool {
         !self.follow
     }

@@ -75,6 +75,11 @@ pub trait Source: Send + Sync {
     /// Whether it has an end.
     fn bounded(&self) -> bool;
 
+    /// Whether a partition that is opened at a position again gives the very same batches again.
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// The size in bytes, if known, for progress bars.
     fn bytes(&self) -> Option<u64> {
         None

@@ -14,6 +14,7 @@ use timely::Accountable;
 use timely::dataflow::channels::ContainerBytes;
 
 use crate::RowError;
+use crate::saved::Saved;
 use crate::time::Level;
 
 /// A view's dataflow, ready to be built on every worker.
@@ -45,6 +46,17 @@ pub enum Command {
     GoLive(RelationId),
     /// A view ends with the epoch before.
     Remove(RelationId),
+    /// From now on what comes in is remembered for the next save.
+    Record,
+    /// The state as of the epochs before, which are all done, is to be told: all of it, or what has changed
+    /// since the last time.
+    Save {
+        /// All of it.
+        all: bool,
+    },
+    /// A view that was just defined goes on where it was when it was saved: its state comes in this epoch, and
+    /// it is live from the next one on.
+    Restore(RelationId),
 }
 
 /// How an epoch begins, for every worker.
@@ -113,6 +125,19 @@ pub enum Packet {
         /// Why.
         reason: String,
     },
+    /// A part of an operator's state that was saved, for the worker that goes on with it.
+    Load {
+        /// The view.
+        view: RelationId,
+        /// The operator.
+        node: NodeId,
+        /// Which of its inputs or kinds of entries.
+        part: usize,
+        /// The rows.
+        delta: Delta,
+    },
+    /// A part of an operator's state on its way to the process that saves it.
+    Saved(Saved),
 }
 
 /// Packets for one worker.
@@ -194,6 +219,9 @@ fn put_packet(out: &mut Vec<u8>, packet: &Packet) {
                     }
                     Command::GoLive(view) => [1, *view].into_iter().for_each(|v| put(out, v)),
                     Command::Remove(view) => [2, *view].into_iter().for_each(|v| put(out, v)),
+                    Command::Record => put(out, 3),
+                    Command::Save { all } => [4, u64::from(*all)].into_iter().for_each(|v| put(out, v)),
+                    Command::Restore(view) => [5, *view].into_iter().for_each(|v| put(out, v)),
                 }
             }
             put(out, begin.watermarks.len() as u64);
@@ -240,6 +268,17 @@ fn put_packet(out: &mut Vec<u8>, packet: &Packet) {
             [6, *view].into_iter().for_each(|v| put(out, v));
             put_bytes(out, reason.as_bytes());
         }
+        Packet::Load { view, node, part, delta } => {
+            [7, *view, *node as u64, *part as u64].into_iter().for_each(|v| put(out, v));
+            put_delta(out, delta);
+        }
+        Packet::Saved(Saved { view, node, part, worker, whole, delta, gone }) => {
+            [8, *view, *node as u64, *part as u64, *worker as u64, u64::from(*whole), u64::from(gone.is_some())]
+                .into_iter()
+                .for_each(|v| put(out, v));
+            put_delta(out, delta);
+            gone.iter().for_each(|gone| put_delta(out, gone));
+        }
     }
 }
 
@@ -278,7 +317,10 @@ impl Reader<'_> {
         match self.take_u64() {
             0 => Command::Define(Arc::new(Definition { text: self.take_text(), spec: OnceLock::new() })),
             1 => Command::GoLive(self.take_u64()),
-            _ => Command::Remove(self.take_u64()),
+            2 => Command::Remove(self.take_u64()),
+            3 => Command::Record,
+            4 => Command::Save { all: self.take_u64() != 0 },
+            _ => Command::Restore(self.take_u64()),
         }
     }
 
@@ -318,7 +360,21 @@ impl Reader<'_> {
                     |_| RowError { message: self.take_text(), row: self.take_text(), weight: self.take_u64() as i64 };
                 Packet::Errors { view, errors: (0..len).map(error).collect() }
             }
-            _ => Packet::Failed { view: self.take_u64(), reason: self.take_text() },
+            6 => Packet::Failed { view: self.take_u64(), reason: self.take_text() },
+            7 => Packet::Load {
+                view: self.take_u64(),
+                node: self.take_usize(),
+                part: self.take_usize(),
+                delta: self.take_delta(),
+            },
+            _ => {
+                let (view, node, part, worker) =
+                    (self.take_u64(), self.take_usize(), self.take_usize(), self.take_usize());
+                let (whole, has_gone) = (self.take_u64() != 0, self.take_u64() != 0);
+                let delta = self.take_delta();
+                let gone = has_gone.then(|| self.take_delta());
+                Packet::Saved(Saved { view, node, part, worker, whole, delta, gone })
+            }
         }
     }
 }
@@ -344,6 +400,9 @@ mod tests {
                 Command::Define(Arc::new(Definition { text: "CREATE".into(), spec: OnceLock::new() })),
                 Command::GoLive(7),
                 Command::Remove(8),
+                Command::Record,
+                Command::Save { all: true },
+                Command::Restore(9),
             ],
             watermarks: vec![(3, -5)],
         };
@@ -353,7 +412,17 @@ mod tests {
             Packet::Input { relation: 1, columns: Some(paths), delta: delta.clone() },
             Packet::History { view: 2, input: 1, delta: delta.clone() },
             Packet::Rows { view: 2, node: 3, port: 1, level: 9, delta: delta.clone() },
-            Packet::Output { view: 2, delta },
+            Packet::Output { view: 2, delta: delta.clone() },
+            Packet::Load { view: 2, node: 1, part: 0, delta: delta.clone() },
+            Packet::Saved(Saved {
+                view: 2,
+                node: 1,
+                part: 0,
+                worker: 3,
+                whole: true,
+                gone: Some(delta.clone()),
+                delta,
+            }),
             Packet::Errors { view: 2, errors: vec![error] },
             Packet::Failed { view: 2, reason: "because".into() },
         ];

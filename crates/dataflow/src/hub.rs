@@ -15,6 +15,7 @@ use tidemill_delta::{Delta, Epoch, hash_rows, worker_of};
 use tidemill_plan::{ColumnPath, NodeId, RelationId, Route};
 
 use crate::frame::{Begin, Command, Definition, Packet, ViewSpec};
+use crate::saved::Saved;
 use crate::time::{Level, Step};
 use crate::view::{Consumer, View, Watermarks};
 use crate::{OperatorError, RowError, StateSize};
@@ -49,6 +50,13 @@ pub enum Output {
         /// Why.
         reason: String,
     },
+    /// What an operator remembers.
+    Saved {
+        /// At the beginning of which epoch.
+        epoch: Epoch,
+        /// A part of it.
+        saved: Saved,
+    },
 }
 
 /// How a process plans views that another process defined.
@@ -82,6 +90,8 @@ pub struct Hub {
     outputs: Sender<Output>,
     deploy: Deploy,
     sizes: StateSizes,
+    /// Whether what comes in is remembered for the next save.
+    records: bool,
 }
 
 impl Hub {
@@ -98,6 +108,7 @@ impl Hub {
             outputs,
             deploy,
             sizes,
+            records: false,
         }
     }
 
@@ -113,6 +124,12 @@ impl Hub {
             Packet::Output { view, delta } => self.tell(Output::Changes { view, epoch: at.epoch, delta }),
             Packet::Errors { view, errors } => self.tell(Output::Errors { view, epoch: at.epoch, errors }),
             Packet::Failed { view, reason } => self.tell(Output::Failed { view, epoch: at.epoch, reason }),
+            Packet::Load { view, node, part, delta } => {
+                if let Some(view) = self.views.get_mut(&view) {
+                    view.take_saved(node, part, delta);
+                }
+            }
+            Packet::Saved(saved) => self.tell(Output::Saved { epoch: at.epoch, saved }),
         }
     }
 
@@ -202,6 +219,14 @@ impl Hub {
                         view.removed_from = Some(at.epoch);
                     }
                 }
+                Command::Record => self.records = true,
+                Command::Save { all } => self.save(at, *all),
+                Command::Restore(view) => {
+                    if let Some(view) = self.views.get_mut(view) {
+                        view.begin_loading();
+                    }
+                    self.go_live(at, *view);
+                }
             }
         }
         if !begin.watermarks.is_empty() {
@@ -240,6 +265,30 @@ impl Hub {
         nodes.sort_unstable();
         for (node, level) in nodes {
             self.add_work(Step::new(at.epoch, level), id, node, 0, None);
+        }
+    }
+
+    /// Tells what all views remember as of the epochs before.
+    fn save(&mut self, at: Step, all: bool) {
+        let mut failed = Vec::new();
+        let mut found = Vec::new();
+        for (id, view) in self.views.iter_mut().filter(|(_, v)| v.takes(at.epoch)) {
+            let saved = catch_unwind(AssertUnwindSafe(|| view.save(self.place.worker, all, |s| found.push(s))));
+            match saved {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed.push((*id, error.to_string())),
+                Err(panic) => failed.push((*id, panic_message(panic.as_ref()))),
+            }
+        }
+        for saved in found {
+            if self.place.serves {
+                self.tell(Output::Saved { epoch: at.epoch, saved });
+            } else {
+                self.outgoing.entry(0).or_default().push(Packet::Saved(saved));
+            }
+        }
+        for (view, reason) in failed {
+            self.fail(at, view, format!("its state cannot be saved: {reason}"));
         }
     }
 
@@ -303,6 +352,15 @@ impl Hub {
     fn run_node(&mut self, at: Step, id: RelationId, node: NodeId, mut inputs: Vec<Vec<Delta>>) {
         let watermarks = self.watermarks_at(at.epoch);
         let Some(view) = self.views.get_mut(&id).filter(|v| v.takes(at.epoch)) else { return };
+        match catch_unwind(AssertUnwindSafe(|| view.load(node, at.epoch, &watermarks))) {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => return,
+            Ok(Err(error)) => return self.fail(at, id, format!("its state cannot be restored: {error}")),
+            Err(panic) => {
+                let reason = panic_message(panic.as_ref());
+                return self.fail(at, id, format!("its state cannot be restored: {reason}"));
+            }
+        }
         if let Some(input) = view.input_of(node)
             && view.is_live(at.epoch)
         {
@@ -310,6 +368,9 @@ impl Hub {
         }
         if inputs.iter().all(Vec::is_empty) && !view.is_due(node, self.place.worker, at.epoch, &watermarks) {
             return;
+        }
+        if self.records {
+            view.record(node, self.place.worker, &inputs);
         }
         let mut errors = Vec::new();
         // A panic in an expression ends this view; the others' state was not touched.
@@ -442,7 +503,11 @@ impl Hub {
 }
 
 /// A delta's rows by the worker that owns their key.
-fn partition(delta: &Delta, columns: &[usize], workers: usize) -> Result<Vec<(usize, Delta)>, OperatorError> {
+pub(crate) fn partition(
+    delta: &Delta,
+    columns: &[usize],
+    workers: usize,
+) -> Result<Vec<(usize, Delta)>, OperatorError> {
     let mut hashes = Vec::new();
     hash_rows(&delta.rows, columns, &mut hashes)?;
     let mut lists: Vec<Vec<u32>> = vec![Vec::new(); workers];

@@ -10,9 +10,10 @@ use tidemill_delta::{Delta, Epoch, Micros, NO_WATERMARK};
 use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 
 use crate::frame::ViewSpec;
+use crate::saved::Recorded;
 use crate::time::Level;
 use crate::{
-    Aggregate, AsOf, CloseGate, FlatMap, Join, Map, Operator, OperatorError, Over, Recompute, RowError, Session,
+    Aggregate, AsOf, CloseGate, FlatMap, Join, Keeps, Map, Operator, OperatorError, Over, Recompute, RowError, Session,
     StateSize, StepCx, TopN, Union, Window,
 };
 
@@ -23,7 +24,11 @@ pub(crate) type Watermarks = BTreeMap<RelationId, Micros>;
 pub(crate) struct View {
     pub(crate) spec: Arc<ViewSpec>,
     /// The operators, by node; inputs have none.
-    operators: Vec<Option<Box<dyn Operator>>>,
+    pub(crate) operators: Vec<Option<Box<dyn Operator>>>,
+    /// What operators have taken in since they were saved.
+    pub(crate) recorded: Vec<Recorded>,
+    /// Saved state that has arrived for operators that wait for it, by node and part.
+    pub(crate) loading: Vec<Option<Vec<Vec<Delta>>>>,
     /// Where each node's output goes.
     consumers: Vec<Vec<Consumer>>,
     /// When in an epoch each node runs.
@@ -82,9 +87,12 @@ impl View {
             operators.push(operator(node, nodes)?);
         }
         let waiting = vec![Vec::new(); spec.dataflow.inputs.len()];
+        let recorded = operators.iter().map(|_| Recorded::default()).collect();
         Ok(View {
             spec,
             operators,
+            recorded,
+            loading: Vec::new(),
             consumers,
             levels,
             sources,
@@ -158,7 +166,7 @@ impl View {
     }
 
     /// The watermark of a node's input.
-    fn watermark(&self, node: NodeId, epoch: Epoch, watermarks: &Watermarks) -> Micros {
+    pub(crate) fn watermark(&self, node: NodeId, epoch: Epoch, watermarks: &Watermarks) -> Micros {
         if !self.is_live(epoch) {
             return NO_WATERMARK;
         }
@@ -170,6 +178,24 @@ impl View {
     pub(crate) fn is_due(&self, node: NodeId, worker: usize, epoch: Epoch, watermarks: &Watermarks) -> bool {
         let watermark = self.watermark(node, epoch, watermarks);
         self.starts(node, worker) || self.operators[node].as_ref().is_some_and(|op| op.due(watermark))
+    }
+
+    /// From now on the operators wait for their saved state.
+    pub(crate) fn begin_loading(&mut self) {
+        self.loading = self.operators.iter().map(|op| op.is_some().then(Vec::new)).collect();
+    }
+
+    /// Remembers what an operator is about to take in, for the next save.
+    pub(crate) fn record(&mut self, node: NodeId, worker: usize, inputs: &[Vec<Delta>]) {
+        let Some(operator) = self.operators[node].as_deref().filter(|op| op.keeps() == Keeps::Rows) else { return };
+        let broadcast = |edge: &tidemill_plan::Edge| worker != 0 && edge.route == Route::Broadcast;
+        if !self.spec.dataflow.nodes[node].inputs.iter().any(broadcast) {
+            self.recorded[node].take_in(inputs, operator);
+            return;
+        }
+        let own = self.spec.dataflow.nodes[node].inputs.iter().zip(inputs);
+        let own: Vec<Vec<Delta>> = own.map(|(e, list)| if broadcast(e) { Vec::new() } else { list.clone() }).collect();
+        self.recorded[node].take_in(&own, operator);
     }
 
     /// Runs one node.
@@ -258,7 +284,7 @@ fn pick_column(path: &ColumnPath, has: Option<&[ColumnPath]>, delta: &Delta) -> 
 }
 
 /// The operator of a node.
-fn operator(node: &Node, nodes: &[Node]) -> Result<Option<Box<dyn Operator>>, OperatorError> {
+pub(crate) fn operator(node: &Node, nodes: &[Node]) -> Result<Option<Box<dyn Operator>>, OperatorError> {
     let inputs: Vec<SchemaRef> = node.inputs.iter().map(|e| nodes[e.from].schema.clone()).collect();
     let schema = node.schema.clone();
     Ok(Some(match &node.op {

@@ -7,22 +7,26 @@
 
 mod catch_up;
 mod cut;
+mod durable;
 mod publish;
+mod recover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use tidemill_connect::{BadRow, Sink, Source};
-use tidemill_dataflow::{Guards, Loop, Output, ViewSpec};
+use tidemill_dataflow::{Command, Guards, Loop, Output, ViewSpec};
 use tidemill_delta::{Delta, Epoch, Micros};
 use tidemill_plan::RelationId;
 use tidemill_sql::{Relation, SqlError};
 use tokio::sync::{mpsc, oneshot};
 
 use self::catch_up::CatchUp;
+use self::durable::{Durable, Logged};
 use crate::engine::Inner;
 use crate::event_time::Prepared;
+use crate::journal::Object;
 use crate::sink::RunningSink;
 use crate::source::RunningSource;
 use crate::table::{PrimaryKey, TableChange};
@@ -56,13 +60,11 @@ pub(crate) struct Define {
     pub(crate) relations: Vec<Arc<Relation>>,
     /// A view's dataflow.
     pub(crate) spec: Option<Arc<ViewSpec>>,
-    /// The definition for other processes.
-    pub(crate) text: String,
+    /// What the catalog and other processes are told.
+    pub(crate) object: Object,
     pub(crate) source: Option<Arc<dyn Source>>,
     /// A sink, its name, and whose changes it takes.
     pub(crate) sink: Option<(RelationId, String, RelationId, Box<dyn Sink>)>,
-    /// Whether its rows are kept for readers.
-    pub(crate) keep: bool,
     pub(crate) reply: Reply<()>,
 }
 
@@ -73,6 +75,12 @@ struct InFlight {
     /// Changes of tables and side tables, visible with the epoch.
     writes: Vec<(RelationId, Delta)>,
     replies: Vec<Reply<Epoch>>,
+    /// Whoever only waits until it is durable.
+    early: Vec<Reply<Epoch>>,
+    /// Whoever waits for a definition or a removal.
+    defined: Vec<Reply<()>>,
+    /// Where the journal has it.
+    logged: Logged,
     /// The watermarks that moved with it.
     watermarks: Vec<(RelationId, Micros)>,
     /// Views that are live from this epoch on.
@@ -113,14 +121,24 @@ pub(crate) struct Conductor {
     /// The watermark that the rows so far allow, and the one in force.
     reached: BTreeMap<RelationId, Micros>,
     in_force: BTreeMap<RelationId, Micros>,
-    /// Rows for side tables, to enter the next epoch.
-    side_rows: Vec<(RelationId, Delta)>,
+    /// Rows for side tables, to enter the next epoch; and the epoch that they come from.
+    side_rows: Vec<(Epoch, RelationId, Delta)>,
     /// Whoever waits for the epoch that has the errors of an earlier one.
     late_replies: Vec<Reply<Epoch>>,
     late_tell: Vec<RelationId>,
     removals: Vec<RelationId>,
     catching_up: BTreeMap<RelationId, CatchUp>,
     waiting: Vec<Waiting>,
+    /// What has been defined, in that order.
+    objects: BTreeMap<RelationId, Object>,
+    /// Commands for the workers with the next epoch.
+    commands: Vec<Command>,
+    /// Where what happens is written down; `None`: nowhere.
+    durable: Option<Durable>,
+    /// The errors of views up to this epoch have entered, while the journal is repeated.
+    entered_errors: Epoch,
+    /// The journal is being repeated.
+    repeating: bool,
     end_waiters: Vec<Reply<()>>,
     stopping: bool,
     spread: usize,
@@ -160,14 +178,26 @@ impl Conductor {
             removals: Vec::new(),
             catching_up: BTreeMap::new(),
             waiting: Vec::new(),
+            objects: BTreeMap::new(),
+            commands: Vec::new(),
+            durable: None,
+            entered_errors: 0,
+            repeating: false,
             end_waiters: Vec::new(),
             stopping: false,
             spread: 0,
         }
     }
 
-    /// Runs until it is told to stop.
-    pub(crate) fn run(mut self) {
+    /// Restores what was there, says whether that went well, and runs until it is told to stop.
+    pub(crate) fn run(mut self, ready: &crossbeam_channel::Sender<Result<(), SqlError>>) {
+        let recovered = self.recover();
+        let failed = recovered.is_err();
+        // Whoever started the engine waits for this.
+        let _ = ready.send(recovered);
+        if failed {
+            return self.stop();
+        }
         loop {
             while self.queued_rows < self.shared.config.max_epoch_rows * 2 {
                 match self.requests.try_recv() {
@@ -183,12 +213,17 @@ impl Conductor {
             if self.stopping && self.in_flight.is_empty() {
                 break;
             }
-            match self.requests.blocking_recv() {
-                Some(request) => self.take(request),
-                None => self.stopping = true,
-            }
+            self.wait();
         }
         self.stop();
+    }
+
+    /// Waits for a request, or until it is time for a checkpoint.
+    fn wait(&mut self) {
+        match self.requests.blocking_recv() {
+            Some(request) => self.take(request),
+            None => self.stopping = true,
+        }
     }
 
     fn take(&mut self, request: Request) {
@@ -259,6 +294,7 @@ impl Conductor {
     fn stop(mut self) {
         self.sources.values_mut().for_each(RunningSource::stop);
         std::mem::take(&mut self.sinks).into_values().for_each(RunningSink::finish);
+        self.durable.take().into_iter().for_each(Durable::close);
         // Without a source of epochs the workers finish what is in flight, and end.
         self.loop_ = None;
         self.guards = None;

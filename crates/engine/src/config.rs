@@ -1,5 +1,8 @@
 //! How an engine runs.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 /// How an engine runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -20,6 +23,26 @@ pub struct Config {
     pub auto_start_sources: bool,
     /// Keep rows of views for `SELECT`; a benchmark that only has sinks does without.
     pub materialize: bool,
+    /// Bytes of rows that may have arrived without being in an epoch; beyond them clients wait.
+    pub arrived_bytes: usize,
+    /// Where what happens outlives the process; `None`: it does not.
+    pub data: Option<Data>,
+}
+
+/// A folder in which everything is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// The folder; made if it is not there.
+    pub folder: PathBuf,
+    /// How often a checkpoint is begun, if anything has changed since the last one.
+    pub checkpoint_every: Duration,
+}
+
+impl Data {
+    /// A folder with the usual settings.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Data { folder: folder.into(), checkpoint_every: Duration::from_secs(10) }
+    }
 }
 
 impl Default for Config {
@@ -33,6 +56,8 @@ impl Default for Config {
             history_bytes: 64 << 20,
             auto_start_sources: true,
             materialize: true,
+            arrived_bytes: 256 << 20,
+            data: None,
         }
     }
 }

@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tidemill_connect::{Sink, Source, create_sink, create_source};
 use tidemill_dataflow::ViewSpec;
 use tidemill_plan::RelationId;
-use tidemill_sql::{CreateRelation, CreateView, Notice, PlannedView, Planner, Relation, RelationKind, SqlError};
+use tidemill_sql::{
+    CreateRelation, CreateSink, CreateView, Notice, PlannedView, Planner, Relation, RelationKind, SqlError,
+    StatementKind, parse, state,
+};
 
-use crate::catalog::CatalogState;
+use crate::catalog::{CatalogState, SinkEntry, kind_name};
+use crate::journal::Object;
 use crate::side_table::{bad_table, error_table, late_table};
 
 /// A view, ready to run.
@@ -19,6 +24,116 @@ pub(crate) struct DefinedView {
     /// What it reads.
     pub(crate) reads: BTreeSet<RelationId>,
     pub(crate) notices: Vec<Notice>,
+}
+
+/// All that a definition makes.
+#[derive(Default)]
+pub(crate) struct Made {
+    /// The relation and those beside it.
+    pub(crate) relations: Vec<Arc<Relation>>,
+    /// A materialized view's dataflow, or that of a sink with a query.
+    pub(crate) spec: Option<Arc<ViewSpec>>,
+    pub(crate) source: Option<Arc<dyn Source>>,
+    pub(crate) sink: Option<MadeSink>,
+    /// What it reads.
+    pub(crate) reads: BTreeSet<RelationId>,
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// A sink, ready to run.
+pub(crate) struct MadeSink {
+    pub(crate) name: String,
+    /// Whose changes it takes.
+    pub(crate) from: RelationId,
+    pub(crate) sink: Box<dyn Sink>,
+}
+
+impl Made {
+    /// Puts it in the catalog; `sink`: its name, if it is a sink.
+    pub(crate) fn enter(&self, object: &Object, sink: Option<String>, catalog: &mut CatalogState) {
+        for (i, relation) in self.relations.iter().enumerate() {
+            let reads = if i == 0 { self.reads.clone() } else { BTreeSet::from([object.id]) };
+            catalog.add(relation.clone(), reads);
+        }
+        if let Some(name) = sink {
+            let entry = SinkEntry { id: object.id, name, sql: object.sql.clone() };
+            catalog.add_sink(Arc::new(entry), self.reads.clone());
+        }
+    }
+}
+
+/// Makes what a statement that was accepted before defines.
+pub(crate) fn make(planner: &Planner, catalog: &CatalogState, object: &Object) -> Result<Made, SqlError> {
+    let statement = parse(&object.sql)?.into_iter().next().ok_or_else(|| SqlError::internal("an empty definition"))?;
+    match &statement.kind {
+        StatementKind::CreateRelation(create) => make_relation(planner, object.id, create, &object.sql),
+        StatementKind::CreateView(create) => {
+            let DefinedView { relations, spec, reads, notices } =
+                define_view(planner, catalog, object.id, create, &object.sql)?;
+            Ok(Made { relations, spec, reads, notices, ..Made::default() })
+        }
+        StatementKind::CreateSink(create) => make_sink(planner, catalog, object.id, create),
+        _ => Err(SqlError::internal("this statement defines nothing")),
+    }
+}
+
+/// A table or source, ready to run.
+pub(crate) fn make_relation(
+    planner: &Planner,
+    id: RelationId,
+    create: &CreateRelation,
+    text: &str,
+) -> Result<Made, SqlError> {
+    let relations = define_relation(planner, id, create, text)?;
+    let relation = &relations[0];
+    let source = if create.source {
+        let required =
+            |c: &usize| !relation.schema.field(*c).is_nullable() && !relation.generated.iter().any(|g| g.column == *c);
+        let not_null: Vec<usize> = (0..relation.schema.fields().len()).filter(required).collect();
+        let source = create_source(&create.options, &relation.schema, &not_null);
+        Some(source.map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?)
+    } else {
+        None
+    };
+    Ok(Made { relations, source, ..Made::default() })
+}
+
+/// A sink, ready to run.
+pub(crate) fn make_sink(
+    planner: &Planner,
+    catalog: &CatalogState,
+    id: RelationId,
+    create: &CreateSink,
+) -> Result<Made, SqlError> {
+    let mut made = Made::default();
+    let (from, schema, append_only) = match (&create.query, &create.from) {
+        (Some(query), _) => {
+            let (spec, planned, reads) = defined_query(planner, catalog, id, query, create.on_close)?;
+            let append_only = planned.dataflow.output().append_only;
+            (made.spec, made.reads, made.notices) = (Some(spec), reads, planned.notices);
+            (id, planned.schema, append_only)
+        }
+        (None, Some(name)) => {
+            let relation = catalog.find(name)?;
+            if matches!(relation.kind, RelationKind::View | RelationKind::Source) {
+                let message = format!(
+                    "a sink takes the changes of a table or materialized view; \"{}\" is a {}",
+                    relation.name,
+                    kind_name(relation.kind)
+                );
+                return Err(
+                    SqlError::new(state::WRONG_OBJECT_TYPE, message).hint("Use CREATE SINK ... AS SELECT ... instead.")
+                );
+            }
+            made.reads = BTreeSet::from([relation.id]);
+            (relation.id, relation.schema.clone(), relation.append_only)
+        }
+        (None, None) => return Err(SqlError::internal("a sink of nothing")),
+    };
+    let sink = create_sink(&create.options, &tidemill_delta::relaxed(&schema), append_only)
+        .map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?;
+    made.sink = Some(MadeSink { name: create.name.name.clone(), from, sink });
+    Ok(made)
 }
 
 /// A table or source and the tables beside it.

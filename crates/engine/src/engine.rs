@@ -1,7 +1,7 @@
 //! The engine's face to the doors.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arrow::array::RecordBatch;
@@ -12,6 +12,7 @@ use tidemill_delta::Epoch;
 use tidemill_env::Env;
 use tidemill_plan::RelationId;
 use tidemill_sql::{ObjectName, Planner, Relation, RelationKind, SqlError, state};
+use tidemill_storage::{Log, State};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::{CatalogState, kind_name};
@@ -20,12 +21,15 @@ use crate::config::Config;
 use crate::event_time::prepare_table;
 use crate::published::Published;
 use crate::replica::Replica;
+use crate::room::Room;
 use crate::session::Session;
 use crate::status::Stats;
 use crate::subscription::{SubscribeFrom, Subscription};
 
 /// Requests that may wait for the conductor.
 const REQUESTS: usize = 1024;
+/// The conductor plans the statements of a catalog that it restores. Memory is taken as it is used.
+const CONDUCTOR_STACK: usize = 64 << 20;
 /// Numbers that an object takes: itself and the side tables beside it.
 pub(crate) const IDS_PER_OBJECT: RelationId = 4;
 
@@ -55,6 +59,9 @@ pub(crate) struct Inner {
     /// One view at a time is verified: it reads all of its inputs.
     pub(crate) verifying: Arc<tokio::sync::Mutex<()>>,
     next_id: AtomicU64,
+    room: Room,
+    /// The durable log, once it is open.
+    pub(crate) log: OnceLock<Log>,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The workers, in a process that only works.
@@ -90,6 +97,16 @@ impl Inner {
         self.next_id.fetch_add(IDS_PER_OBJECT, Ordering::Relaxed)
     }
 
+    /// The number that the next object gets.
+    pub(crate) fn next_id(&self) -> RelationId {
+        self.next_id.load(Ordering::Relaxed)
+    }
+
+    /// Numbers below this one are taken.
+    pub(crate) fn take_ids_below(&self, id: RelationId) {
+        self.next_id.fetch_max(id, Ordering::Relaxed);
+    }
+
     /// Wakes the conductor; any thread may call it.
     pub(crate) fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
         waker(self.requests.clone(), self.awake.clone())
@@ -103,6 +120,20 @@ impl Inner {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Asks the conductor to take rows in. Waits while too many others wait, and refuses while the disk is full.
+    pub(crate) async fn ask_with_rows<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a RecordBatch>,
+        request: impl FnOnce(oneshot::Sender<Result<Epoch, SqlError>>) -> Request,
+    ) -> Result<Epoch, SqlError> {
+        if let Some(State::Paused { reason }) = self.log.get().map(Log::state) {
+            return Err(SqlError::new("53100", format!("nothing can be taken in: {reason}"))
+                .hint("Views can be read meanwhile. Make room on the disk; then send the rows again."));
+        }
+        let _room = self.room.take(rows.map(RecordBatch::get_array_memory_size).sum()).await?;
+        self.ask(request).await
     }
 }
 
@@ -126,7 +157,7 @@ impl Engine {
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let (outputs, results) = crossbeam_channel::unbounded();
         let (sizes, awake) = (StateSizes::default(), Arc::new(AtomicBool::new(false)));
-        let planner = Planner::new();
+        let (planner, arrived_bytes) = (Planner::new(), config.arrived_bytes);
         let cluster = Cluster { workers: config.workers.max(1), index: config.index, hosts: config.hosts.clone() };
         let replica = Replica::new(planner.clone());
         let deploy: Deploy = Arc::new(move |text| replica.deploy(text));
@@ -149,6 +180,8 @@ impl Engine {
             dml: tokio::sync::Mutex::new(()),
             verifying: Arc::default(),
             next_id: AtomicU64::new(IDS_PER_OBJECT),
+            room: Room::new(arrived_bytes),
+            log: OnceLock::new(),
             thread: Mutex::new(None),
             guards: Mutex::new(None),
         });
@@ -157,9 +190,12 @@ impl Engine {
             return Ok(Engine { inner });
         }
         let conductor = Conductor::new(inner.clone(), receiver, results, loop_, guards);
-        let thread = std::thread::Builder::new().name("conductor".into()).spawn(move || conductor.run());
+        let (ready, recovered) = crossbeam_channel::bounded(1);
+        let thread = std::thread::Builder::new().name("conductor".into()).stack_size(CONDUCTOR_STACK);
+        let thread = thread.spawn(move || conductor.run(&ready));
         let thread = thread.map_err(|e| SqlError::new("58000", format!("cannot start the conductor: {e}")))?;
         *inner.thread.lock() = Some(thread);
+        recovered.recv().map_err(|_| SqlError::internal("the conductor stopped while it started"))??;
         Ok(Engine { inner })
     }
 
@@ -192,8 +228,9 @@ impl Engine {
             prepared.push(prepare_table(table, rows)?);
         }
         let id = table.id;
+        let batches: Vec<RecordBatch> = prepared.iter().map(|p| p.rows.clone()).collect();
         let ask = |reply| Request::Ingest { table: id, rows: prepared, upsert: true, bad, wait, reply };
-        let epoch = self.inner.ask(ask).await?;
+        let epoch = self.inner.ask_with_rows(batches.iter(), ask).await?;
         Ok(Receipt { epoch, accepted, refused })
     }
 

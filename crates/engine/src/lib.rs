@@ -3,14 +3,17 @@
 //! The doors (`serve`, the command line) see [`Engine`], [`Session`] and [`Subscription`].
 
 mod catalog;
+mod checkpoint;
 mod conductor;
 mod config;
 mod define;
 mod difference;
 mod engine;
 mod event_time;
+mod journal;
 mod published;
 mod replica;
+mod room;
 mod session;
 mod side_table;
 mod sink;
@@ -19,7 +22,7 @@ mod status;
 mod subscription;
 mod table;
 
-pub use config::Config;
+pub use config::{Config, Data};
 pub use engine::{Engine, Receipt};
 pub use session::{CopyOutRows, Response, Session, change_rows, change_schema};
 pub use status::{EngineStatus, RelationStatus, SinkStatus};

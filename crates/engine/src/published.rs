@@ -47,8 +47,28 @@ impl Shown {
         self.last_epoch = epoch;
         let Some((delta, rows)) = merged else { return };
         self.rows = Some(rows);
+        self.push_change(epoch, delta);
+        self.forget_beyond(limit);
+    }
+
+    /// Adds one epoch's changes for subscribers.
+    pub(crate) fn push_change(&mut self, epoch: Epoch, delta: Delta) {
         self.history_bytes += delta.bytes();
         self.history.push_back((epoch, delta));
+    }
+
+    /// What was there when it was saved.
+    pub(crate) fn restore(&mut self, complete_after: Epoch, last_epoch: Epoch, changes: u64, limit: usize) {
+        (self.visible, self.changes, self.last_epoch) = (true, changes, last_epoch);
+        self.complete_after = complete_after;
+        while self.history.front().is_some_and(|(epoch, _)| *epoch <= complete_after) {
+            let gone = self.history.pop_front();
+            self.history_bytes -= gone.map_or(0, |(_, delta)| delta.bytes());
+        }
+        self.forget_beyond(limit);
+    }
+
+    fn forget_beyond(&mut self, limit: usize) {
         while self.history_bytes > limit {
             let Some((gone, delta)) = self.history.pop_front() else { break };
             self.history_bytes -= delta.bytes();

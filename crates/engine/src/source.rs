@@ -1,5 +1,8 @@
 //! Sources at work: one thread per partition reads and decodes ahead, into a short queue.
 
+mod repeat;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -34,6 +37,11 @@ struct Partition {
     position: Option<Position>,
     watermark: Micros,
     ended: bool,
+    /// Whether the journal does not know yet where it stands, and how many batches those are.
+    changed: bool,
+    batches: u64,
+    /// Bytes read in all.
+    bytes: u64,
 }
 
 /// Rows taken from a source for one epoch.
@@ -55,6 +63,10 @@ pub(crate) struct RunningSource {
     max_rows: usize,
     wake: Arc<dyn Fn() + Send + Sync>,
     next: usize,
+    /// It reads nothing for now.
+    held: bool,
+    /// Readers that go over what was read before a restart, by partition.
+    repeating: BTreeMap<String, repeat::Repeating>,
 }
 
 impl RunningSource {
@@ -75,6 +87,8 @@ impl RunningSource {
             max_rows,
             wake,
             next: 0,
+            held: false,
+            repeating: BTreeMap::new(),
         }
     }
 
@@ -94,7 +108,7 @@ impl RunningSource {
     /// Adds columns to what is read. If the source runs already without them, its readers go on from
     /// their positions with the new columns; what they had read ahead is read again.
     pub(crate) fn need(&mut self, columns: &[ColumnPath]) {
-        let generated = |c: &ColumnPath| self.relation.generated.iter().any(|g| g.column == c.column);
+        let generated = |c: &ColumnPath| self.is_generated(c);
         let mut all: Vec<ColumnPath> = self.columns.iter().chain(columns).cloned().collect();
         if let Some(time) = &self.relation.event_time {
             all.push(ColumnPath::column(time.column));
@@ -122,6 +136,10 @@ impl RunningSource {
         }
     }
 
+    fn is_generated(&self, column: &ColumnPath) -> bool {
+        self.relation.generated.iter().any(|g| g.column == column.column)
+    }
+
     /// Begins to read.
     pub(crate) fn start(&mut self) {
         if self.started {
@@ -130,18 +148,7 @@ impl RunningSource {
         self.started = true;
         match self.source.partitions() {
             Ok(names) => {
-                self.partitions = names
-                    .into_iter()
-                    .map(|name| Partition {
-                        name,
-                        queue: None,
-                        stop: Arc::default(),
-                        thread: None,
-                        position: None,
-                        watermark: NO_WATERMARK,
-                        ended: false,
-                    })
-                    .collect();
+                self.partitions = names.into_iter().map(Partition::new).collect();
                 self.restart();
             }
             Err(error) => self.failed = Some(error.to_string()),
@@ -149,6 +156,9 @@ impl RunningSource {
     }
 
     fn restart(&mut self) {
+        if self.held {
+            return;
+        }
         for i in 0..self.partitions.len() {
             self.partitions[i].halt();
             if !self.partitions[i].ended {
@@ -193,6 +203,8 @@ impl RunningSource {
                     let partition = &mut self.partitions[at];
                     partition.position = Some(position);
                     partition.watermark = partition.watermark.max(prepared.watermark.unwrap_or(NO_WATERMARK));
+                    (partition.changed, partition.batches) = (true, partition.batches + 1);
+                    partition.bytes += bytes;
                     self.bytes += bytes;
                     rows += prepared.rows.num_rows().max(1);
                     empty = 0;
@@ -200,6 +212,7 @@ impl RunningSource {
                 }
                 Some(Ok(Item::End)) => {
                     self.partitions[at].ended = true;
+                    self.partitions[at].changed = true;
                     self.partitions[at].halt();
                 }
                 Some(Ok(Item::Failed(reason))) => self.failed = Some(reason),

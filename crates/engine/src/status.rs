@@ -116,6 +116,11 @@ impl Stats {
         self.counters.entry(relation).or_default()
     }
 
+    /// A relation's counters, if anything was counted.
+    pub(crate) fn peek(&self, relation: RelationId) -> Option<&Counters> {
+        self.counters.get(&relation)
+    }
+
     pub(crate) fn forget(&mut self, relation: RelationId) {
         self.counters.remove(&relation);
         self.sinks.remove(&relation);

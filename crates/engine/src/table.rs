@@ -59,6 +59,17 @@ impl PrimaryKey {
         }))
     }
 
+    /// Follows a change that was made before, and went well then.
+    pub(crate) fn follow(&mut self, delta: &Delta) -> Result<(), SqlError> {
+        let rows = |sign: i64| -> Result<Vec<RecordBatch>, SqlError> {
+            let list = (0..delta.len() as u32).filter(|i| delta.weight(*i as usize).signum() == sign);
+            let list = arrow::array::UInt32Array::from_iter_values(list);
+            Ok(vec![arrow::compute::take_record_batch(&delta.rows, &list).map_err(internal)?])
+        };
+        self.apply(&TableChange { removed: rows(-1)?, added: rows(1)?, on_conflict: OnConflict::Error })?;
+        Ok(())
+    }
+
     /// Applies a change to the keys and gives it as a delta; changes nothing when it fails.
     pub(crate) fn apply(&mut self, change: &TableChange) -> Result<Delta, SqlError> {
         // What each touched key stood for before, to undo a change that fails half-way.

@@ -8,6 +8,8 @@ mod embedded;
 mod play;
 #[path = "slt/random.rs"]
 mod random;
+#[path = "slt/restarting.rs"]
+mod restarting;
 #[path = "slt/script.rs"]
 mod script;
 #[path = "slt/ways.rs"]
@@ -86,6 +88,18 @@ async fn in_random_batches() {
     for seed in seed..seed + 3 {
         all(Way::RandomBatches(seed), 1 + seed as usize % 3, false).await;
     }
+}
+
+/// Stopped and started again at random places, with another number of workers each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_restarts() {
+    let seed = std::env::var("TIDEMILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let (scripts, mut failures) = (script::all(), Vec::new());
+    for (number, script) in scripts.iter().enumerate() {
+        let mut database = restarting::Restarting::new(seed * 1000 + number as u64);
+        failures.push((script.name.clone(), play::play(&mut database, &ways::deal(script, Way::Plain), false).await));
+    }
+    play::report(scripts.len(), failures);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,13 @@ impl Collection {
         Collection { schema, runs: Vec::new(), rows: 0, retracted: false }
     }
 
+    /// The rows that runs add up to, eldest first.
+    pub fn of_runs(schema: SchemaRef, runs: Vec<Arc<Delta>>) -> Self {
+        let rows = runs.iter().map(|run| (0..run.len()).map(|i| run.weight(i)).sum::<i64>()).sum();
+        let retracted = runs.iter().any(|run| run.has_retractions());
+        Collection { schema, runs, rows, retracted }
+    }
+
     /// The shape of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use tidemill_engine::{Config, Engine};
+use tidemill_engine::{Config, Data, Engine};
 use tidemill_env::Env;
 use tidemill_serve::{Doors, ServeOptions};
 
@@ -15,7 +16,7 @@ use crate::{Failure, cores, runtime};
 #[command(after_help = "\
 Examples:
   tidemill serve
-  tidemill serve --pg 0.0.0.0:7432 --http 0.0.0.0:7480 --workers 4
+  tidemill serve --data /var/lib/tidemill --pg 0.0.0.0:7432 --http 0.0.0.0:7480 --workers 4
   tidemill serve --hosts hosts.txt --index 1     (one of several processes)
 
 Then:  psql -h 127.0.0.1 -p 7432     or     tidemill sql     or a browser at http://127.0.0.1:7480")]
@@ -38,17 +39,23 @@ pub struct Arguments {
     /// A file with one address a line, for the exchange of rows between processes.
     #[arg(long, value_name = "FILE")]
     hosts: Option<PathBuf>,
-    /// Reserved for durable state. In this version all state is in memory.
-    #[arg(long, value_name = "FOLDER")]
-    data: Option<PathBuf>,
+    /// The folder in which everything is kept; made if it is not there.
+    #[arg(long, value_name = "FOLDER", default_value = "tidemill-data", env = "TIDEMILL_DATA")]
+    data: PathBuf,
+    /// Keep nothing: the next start begins empty.
+    #[arg(long, conflicts_with = "data")]
+    in_memory: bool,
+    /// How often what has changed is saved, so that a start after a crash has less to repeat.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    checkpoint_every: Duration,
+    /// Bytes of recent changes that are kept per table and view, for subscribers that come back.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    history_bytes: usize,
 }
 
 /// Serves until ctrl-c.
 pub fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = config(&arguments)?;
-    if arguments.data.is_some() {
-        eprintln!("note: --data is reserved; this version keeps all state in memory and starts empty");
-    }
     let (workers, first) = (config.workers, config.index == 0);
     runtime()?.block_on(async {
         let engine = Engine::start(config, Env::real())?;
@@ -79,12 +86,22 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
         return Err(Failure(format!("error: --index {} is beyond the last process", arguments.index)));
     }
     let workers = arguments.workers.unwrap_or_else(cores).max(1);
-    Ok(Config { workers, hosts, index: arguments.index, ..Config::default() })
+    // The other processes get from the first what it has kept.
+    let keeps = !arguments.in_memory && arguments.index == 0;
+    let data = Data { folder: arguments.data.clone(), checkpoint_every: arguments.checkpoint_every };
+    Ok(Config {
+        workers,
+        hosts,
+        index: arguments.index,
+        history_bytes: arguments.history_bytes,
+        data: keeps.then_some(data),
+        ..Config::default()
+    })
 }
 
 async fn doors(arguments: &Arguments, engine: &Engine, workers: usize) -> Result<(), Failure> {
     let doors = Doors::bind(&ServeOptions { pg: Some(arguments.pg), http: Some(arguments.http) }).await?;
-    greet(&doors, workers);
+    greet(&doors, workers, (!arguments.in_memory).then_some(&arguments.data));
     tokio::select! {
         served = doors.serve(engine.clone()) => Ok(served?),
         stopped = ctrl_c() => stopped,
@@ -108,8 +125,9 @@ async fn work(engine: &Engine) -> Result<(), Failure> {
 }
 
 #[expect(clippy::print_stdout, reason = "what listens where is the command's output")]
-fn greet(doors: &Doors, workers: usize) {
-    println!("Tidemill {} with {workers} worker threads; state is in memory", env!("CARGO_PKG_VERSION"));
+fn greet(doors: &Doors, workers: usize, data: Option<&PathBuf>) {
+    let kept = data.map_or("in memory only".to_owned(), |folder| format!("in {}", folder.display()));
+    println!("Tidemill {} with {workers} worker threads; everything is kept {kept}", env!("CARGO_PKG_VERSION"));
     if let Some(pg) = doors.pg_address() {
         println!("  PostgreSQL  {pg}   psql -h {} -p {}", pg.ip(), pg.port());
     }

@@ -41,7 +41,7 @@ impl Drop for Server {
 impl Server {
     fn start() -> Server {
         let tidemill = env!("CARGO_BIN_EXE_tidemill");
-        let serve = "serve --workers 2 --pg 127.0.0.1:0 --http 127.0.0.1:0";
+        let serve = "serve --in-memory --workers 2 --pg 127.0.0.1:0 --http 127.0.0.1:0";
         let mut process = Command::new("sh")
             .args(["-c", &format!("ulimit -v {ADDRESS_SPACE}; exec \"{tidemill}\" {serve}")])
             .env("RUST_BACKTRACE", "0")

@@ -46,7 +46,7 @@ fn hosts(name: &str, ports: &[u16]) -> PathBuf {
 
 fn process(hosts: &Path, index: usize) -> Child {
     Command::new(env!("CARGO_BIN_EXE_tidemill"))
-        .args(["serve", "--processes", "2", "--workers", "2", "--index", &index.to_string(), "--hosts"])
+        .args(["serve", "--in-memory", "--processes", "2", "--workers", "2", "--index", &index.to_string(), "--hosts"])
         .arg(hosts)
         .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
         .stdout(Stdio::piped())

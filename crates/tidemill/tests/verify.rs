@@ -25,7 +25,7 @@ fn tidemill(arguments: &[&str]) -> Output {
 impl Server {
     fn start() -> Server {
         let mut process = Command::new(env!("CARGO_BIN_EXE_tidemill"))
-            .args(["serve", "--workers", "2", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["serve", "--in-memory", "--workers", "2", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -21,10 +21,10 @@ impl CatchUp {
         CatchUp { view, runs: runs.into_iter().collect() }
     }
 
-    /// The next slice, as packets; and whether it was the last.
-    pub(super) fn next_slice(&mut self) -> (Vec<Packet>, bool) {
+    /// The next slice of so many rows, as packets; and whether it was the last.
+    pub(super) fn next_slice(&mut self, rows: usize) -> (Vec<Packet>, bool) {
         let mut packets = Vec::new();
-        let mut room = SLICE;
+        let mut room = rows;
         while room > 0 {
             let Some((input, delta)) = self.runs.pop_front() else { break };
             let (now, rest) = if delta.len() > room {

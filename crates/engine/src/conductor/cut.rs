@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use tidemill_dataflow::{Begin, Command, Definition, Feed, Packet};
+use tidemill_dataflow::{Begin, Command, Definition, Feed, Packet, ViewSpec};
 use tidemill_delta::{Delta, Epoch, Micros, NO_WATERMARK};
 use tidemill_plan::{ColumnPath, RelationId};
 use tidemill_sql::{OnConflict, Relation, RelationKind, SqlError};
 
-use super::catch_up::CatchUp;
+use super::catch_up::{CatchUp, SLICE};
 use super::{Conductor, Define, InFlight, Reply, Request, Waiting};
+use crate::define::MadeSink;
 use crate::event_time::{Prepared, late_rows, split_late};
+use crate::journal::{Change, Entry, Object, Put};
 use crate::published::Shown;
+use crate::replica::definition;
 use crate::side_table::bad_rows;
 use crate::sink::RunningSink;
 use crate::source::RunningSource;
@@ -21,29 +24,38 @@ const DIVIDE: usize = 4096;
 
 /// An epoch in the making.
 #[derive(Default)]
-struct Cut {
-    begin: Begin,
-    packets: Vec<(usize, Packet)>,
+pub(super) struct Cut {
+    pub(super) begin: Begin,
+    pub(super) packets: Vec<(usize, Packet)>,
     writes: Vec<(RelationId, Delta)>,
     replies: Vec<Reply<Epoch>>,
     early: Vec<Reply<Epoch>>,
     live: Vec<RelationId>,
     tell: Vec<RelationId>,
+    /// Whoever waits for a definition or a removal.
+    defined: Vec<Reply<()>>,
     rows: u64,
+    /// What the journal is told.
+    pub(super) entry: Entry,
+    /// The rows that go in now can be had again, or come from the journal: it is not told of them.
+    pub(super) unwritten: bool,
 }
 
 impl Conductor {
     /// Begins an epoch if there is something to begin it with and room in flight.
     pub(super) fn cut(&mut self) -> bool {
-        if self.in_flight.len() >= self.shared.config.epochs_in_flight.max(1) {
+        if self.in_flight.len() >= self.shared.config.epochs_in_flight.max(1) || !self.is_ready_to_cut() {
             return false;
         }
         let mut cut = Cut::default();
+        self.begin_checkpoint(&mut cut);
+        cut.begin.commands.append(&mut self.commands);
         self.cut_watermarks(&mut cut);
         for view in std::mem::take(&mut self.removals) {
             cut.begin.commands.push(Command::Remove(view));
+            cut.entry.header.changes.push(Change::Stop(view));
         }
-        for (relation, delta) in std::mem::take(&mut self.side_rows) {
+        for (_, relation, delta) in std::mem::take(&mut self.side_rows) {
             self.put(&mut cut, relation, None, delta, true);
         }
         cut.replies.append(&mut self.late_replies);
@@ -54,23 +66,32 @@ impl Conductor {
         self.begin_epoch(cut)
     }
 
-    fn begin_epoch(&mut self, cut: Cut) -> bool {
+    pub(super) fn begin_epoch(&mut self, cut: Cut) -> bool {
         let begins = !cut.begin.commands.is_empty() || !cut.begin.watermarks.is_empty();
-        if !begins && cut.packets.is_empty() && cut.writes.is_empty() && cut.replies.is_empty() && cut.early.is_empty()
-        {
+        let changes = begins || !cut.entry.header.changes.is_empty() || !cut.defined.is_empty();
+        let rows = !cut.packets.is_empty() || !cut.writes.is_empty();
+        if !changes && !rows && cut.replies.is_empty() && cut.early.is_empty() {
             return false;
         }
+        self.begin_any(cut);
+        true
+    }
+
+    /// Begins an epoch, even with nothing.
+    pub(super) fn begin_any(&mut self, mut cut: Cut) {
+        let begins = !cut.begin.commands.is_empty() || !cut.begin.watermarks.is_empty();
         let epoch = self.next_epoch;
         self.next_epoch += 1;
-        for reply in cut.early {
-            let _ = reply.send(Ok(epoch));
-        }
+        let logged = self.write_down(&mut cut, epoch);
         self.in_flight.push_back(InFlight {
             epoch,
             began: self.shared.env.monotonic_nanos(),
             writes: cut.writes,
             watermarks: cut.begin.watermarks.clone(),
             replies: cut.replies,
+            early: cut.early,
+            defined: cut.defined,
+            logged,
             tell: cut.tell.into_iter().chain(cut.live.iter().copied()).collect(),
             live: cut.live,
             rows: cut.rows,
@@ -78,7 +99,6 @@ impl Conductor {
         if let Some(loop_) = &self.loop_ {
             loop_.begin(Feed { epoch, begin: begins.then(|| Arc::new(cut.begin)), packets: cut.packets });
         }
-        true
     }
 
     /// Puts the watermarks in force that the rows of the epochs before allow.
@@ -107,8 +127,9 @@ impl Conductor {
         let limit = self.shared.config.max_epoch_rows as u64;
         while cut.rows < limit {
             let structural = matches!(self.queue.front(), Some(Request::Define(_) | Request::Drop { .. }));
-            // A new view begins with the rows as of the epoch before: that one must be published.
-            if structural && !self.in_flight.is_empty() {
+            // A new view begins with the rows as of the epoch before: that one must be published, and rows that
+            // go in with the view must come after it.
+            if structural && (!self.in_flight.is_empty() || cut.rows > 0) {
                 return;
             }
             let Some(request) = self.queue.pop_front() else { return };
@@ -128,7 +149,8 @@ impl Conductor {
                 Request::Define(define) => self.define(cut, *define),
                 Request::Drop { ids, reply } => {
                     self.remove(cut, &ids);
-                    let _ = reply.send(Ok(()));
+                    cut.entry.header.changes.push(Change::Drop(ids));
+                    cut.defined.push(reply);
                 }
                 Request::StartSources | Request::EndOfInput { .. } | Request::Wake | Request::Shutdown => {}
             }
@@ -215,7 +237,7 @@ impl Conductor {
         Ok(())
     }
 
-    fn put_bad(&mut self, cut: &mut Cut, of: RelationId, bad: &[tidemill_connect::BadRow]) {
+    pub(super) fn put_bad(&mut self, cut: &mut Cut, of: RelationId, bad: &[tidemill_connect::BadRow]) {
         if bad.is_empty() {
             return;
         }
@@ -228,7 +250,7 @@ impl Conductor {
         self.put(cut, of + 1, None, Delta::inserts(bad_rows(bad)), true);
     }
 
-    fn count_in(&self, relation: RelationId, rows: u64) {
+    pub(super) fn count_in(&self, relation: RelationId, rows: u64) {
         let mut stats = self.shared.stats.lock();
         stats.counters(relation).rows_in += rows;
         stats.rows_in += rows;
@@ -239,7 +261,7 @@ impl Conductor {
     }
 
     /// Puts rows in that have a time, the late ones aside.
-    fn put_prepared(&mut self, cut: &mut Cut, relation: &Arc<Relation>, prepared: Prepared) {
+    pub(super) fn put_prepared(&mut self, cut: &mut Cut, relation: &Arc<Relation>, prepared: Prepared) {
         let keep = relation.kind == RelationKind::Table;
         let watermark = self.in_force.get(&relation.id).copied().unwrap_or(NO_WATERMARK);
         if let Some(reached) = prepared.watermark
@@ -274,7 +296,7 @@ impl Conductor {
     }
 
     /// Puts a relation's rows in: to the workers if a view reads them, to the rows kept if they are kept.
-    fn put(
+    pub(super) fn put(
         &mut self,
         cut: &mut Cut,
         relation: RelationId,
@@ -286,6 +308,9 @@ impl Conductor {
             return;
         }
         cut.rows += delta.len() as u64;
+        if self.durable.is_some() && !cut.unwritten {
+            cut.entry.rows.push(Put { relation, columns: columns.clone(), delta: delta.clone(), keep });
+        }
         if self.read_by.contains_key(&relation) {
             let packet = |delta| Packet::Input { relation, columns: columns.clone(), delta };
             self.deal(&delta, |worker, part| cut.packets.push((worker, packet(part))));
@@ -318,6 +343,7 @@ impl Conductor {
             let room = usize::try_from(limit.saturating_sub(cut.rows)).unwrap_or(usize::MAX);
             let Some(source) = self.sources.get_mut(&id) else { continue };
             let (taken, relation) = (source.take(room), source.relation.clone());
+            cut.unwritten = source.repeats();
             for rows in taken {
                 self.count_in(id, rows.prepared.rows.num_rows() as u64);
                 self.put_prepared(cut, &relation, rows.prepared);
@@ -325,9 +351,10 @@ impl Conductor {
             }
             self.note_source(id);
         }
+        cut.unwritten = false;
     }
 
-    fn note_source(&self, id: RelationId) {
+    pub(super) fn note_source(&self, id: RelationId) {
         let Some(source) = self.sources.get(&id) else { return };
         let mut stats = self.shared.stats.lock();
         let counters = stats.counters(id);
@@ -344,24 +371,33 @@ impl Conductor {
     fn cut_history(&mut self, cut: &mut Cut) {
         let views: Vec<RelationId> = self.catching_up.keys().copied().collect();
         for view in views {
-            let Some(catch_up) = self.catching_up.get_mut(&view) else { continue };
-            let (packets, last) = catch_up.next_slice();
-            for packet in packets {
-                if let Packet::History { view, input, delta } = packet {
-                    self.deal(&delta, |worker, delta| {
-                        cut.packets.push((worker, Packet::History { view, input, delta }));
-                    });
-                }
-            }
-            if last {
-                self.catching_up.remove(&view);
-                cut.begin.commands.push(Command::GoLive(view));
-                cut.live.push(view);
-            }
+            self.cut_slice(cut, view, SLICE);
         }
     }
 
-    fn define(&mut self, cut: &mut Cut, define: Define) {
+    /// Puts a slice of a new view's history in; with the last one the view goes live.
+    pub(super) fn cut_slice(&mut self, cut: &mut Cut, view: RelationId, rows: usize) {
+        let Some(catch_up) = self.catching_up.get_mut(&view) else { return };
+        let (packets, last) = catch_up.next_slice(rows);
+        let mut listed = 0;
+        for packet in packets {
+            if let Packet::History { view, input, delta } = packet {
+                listed += delta.len();
+                self.deal(&delta, |worker, delta| {
+                    cut.packets.push((worker, Packet::History { view, input, delta }));
+                });
+            }
+        }
+        cut.entry.header.slices.push((view, listed));
+        if last {
+            self.catching_up.remove(&view);
+            cut.begin.commands.push(Command::GoLive(view));
+            cut.entry.header.live.push(view);
+            cut.live.push(view);
+        }
+    }
+
+    pub(super) fn define(&mut self, cut: &mut Cut, define: Define) {
         let mut reply = Some(define.reply);
         if let Some((id, name, from, sink)) = define.sink
             && let Err(error) = self.define_sink(id, &name, from, sink)
@@ -369,23 +405,18 @@ impl Conductor {
             return answer(&mut reply, Err(error));
         }
         for relation in &define.relations {
-            if let Err(error) = self.define_relation(relation, define.keep) {
+            if let Err(error) = self.define_relation(relation, define.object.keep) {
                 return answer(&mut reply, Err(error));
             }
         }
         if let (Some(source), Some(relation)) = (define.source, define.relations.first()) {
-            let rows = self.shared.config.max_epoch_rows.min(32_768);
-            let source = RunningSource::new(relation.clone(), source, rows, self.shared.waker());
-            self.sources.insert(relation.id, source);
-            self.note_source(relation.id);
+            self.add_source(relation.clone(), source);
         }
-        let definition = Definition { text: define.text, spec: std::sync::OnceLock::new() };
-        let _ = definition.spec.set(define.spec.clone());
-        if define.spec.is_some() || self.shared.config.hosts.len() > 1 {
-            cut.begin.commands.push(Command::Define(Arc::new(definition)));
-        }
+        self.deploy(cut, &define.object, define.spec.clone());
+        cut.entry.header.changes.push(Change::Define(define.object.clone()));
+        self.objects.insert(define.object.id, define.object);
         match define.spec {
-            None => answer(&mut reply, Ok(())),
+            None => cut.defined.extend(reply.take()),
             Some(spec) => {
                 let view = spec.view;
                 let history = self.history_of(&spec);
@@ -400,7 +431,37 @@ impl Conductor {
         }
     }
 
-    fn define_relation(&mut self, relation: &Arc<Relation>, keep: bool) -> Result<(), SqlError> {
+    pub(super) fn add_source(&mut self, relation: Arc<Relation>, source: Arc<dyn tidemill_connect::Source>) {
+        let rows = self.shared.config.max_epoch_rows.min(32_768);
+        let id = relation.id;
+        self.sources.insert(id, RunningSource::new(relation, source, rows, self.shared.waker()));
+        self.note_source(id);
+    }
+
+    /// Goes on with a sink after a restart. `new`: it was defined in an epoch that is repeated.
+    pub(super) fn restore_sink(&mut self, id: RelationId, sink: MadeSink, new: bool) -> Result<(), SqlError> {
+        let MadeSink { name, from, sink } = sink;
+        if new {
+            return self.define_sink(id, &name, from, sink);
+        }
+        let running = RunningSink::start(&name, from, sink)
+            .map_err(|e| SqlError::new("58000", format!("cannot start sink \"{name}\": {e}")))?;
+        self.shared.stats.lock().sinks.insert(id, (running.progress.clone(), running.counts.clone()));
+        self.sinks.insert(id, running);
+        Ok(())
+    }
+
+    /// Tells the workers of an object.
+    pub(super) fn deploy(&mut self, cut: &mut Cut, object: &Object, spec: Option<Arc<ViewSpec>>) {
+        if spec.is_none() && self.shared.config.hosts.len() <= 1 {
+            return;
+        }
+        let definition = Definition { text: definition(object.id, &object.sql), spec: std::sync::OnceLock::new() };
+        let _ = definition.spec.set(spec);
+        cut.begin.commands.push(Command::Define(Arc::new(definition)));
+    }
+
+    pub(super) fn define_relation(&mut self, relation: &Arc<Relation>, keep: bool) -> Result<(), SqlError> {
         if relation.kind == RelationKind::View {
             return Ok(());
         }
@@ -438,7 +499,7 @@ impl Conductor {
     }
 
     /// The rows that a new view's inputs have now.
-    fn history_of(&self, spec: &tidemill_dataflow::ViewSpec) -> Vec<(usize, Delta)> {
+    fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
         let state = self.shared.published.state.read();
         let mut history = Vec::new();
         for (input, read) in spec.dataflow.inputs.iter().enumerate() {
@@ -448,7 +509,7 @@ impl Conductor {
         history
     }
 
-    fn read_sources(&mut self, spec: &tidemill_dataflow::ViewSpec) {
+    pub(super) fn read_sources(&mut self, spec: &ViewSpec) {
         for read in &spec.dataflow.inputs {
             let auto = self.shared.config.auto_start_sources;
             if let Some(source) = self.sources.get_mut(&read.relation) {
@@ -461,8 +522,9 @@ impl Conductor {
         }
     }
 
-    fn remove(&mut self, cut: &mut Cut, ids: &[RelationId]) {
+    pub(super) fn remove(&mut self, cut: &mut Cut, ids: &[RelationId]) {
         for id in ids {
+            self.objects.remove(id);
             if let Some(sink) = self.sinks.remove(id) {
                 sink.finish();
             }

@@ -16,9 +16,26 @@ impl Conductor {
     /// Publishes the epochs that the workers have done.
     pub(super) fn publish(&mut self) {
         let done = self.loop_.as_ref().map_or(0, |l| l.done());
-        while self.in_flight.front().is_some_and(|f| f.epoch < done) {
+        self.answer_durable();
+        while self.in_flight.front().is_some_and(|f| f.epoch < done && self.is_durable(f.logged)) {
             let Some(flight) = self.in_flight.pop_front() else { return };
             self.publish_one(flight);
+        }
+    }
+
+    /// Tells those who only wait until their rows are durable.
+    fn answer_durable(&mut self) {
+        for i in 0..self.in_flight.len() {
+            if self.in_flight[i].early.is_empty() {
+                continue;
+            }
+            if !self.is_durable(self.in_flight[i].logged) {
+                return;
+            }
+            let epoch = self.in_flight[i].epoch;
+            for reply in self.in_flight[i].early.drain(..) {
+                let _ = reply.send(Ok(epoch));
+            }
         }
     }
 
@@ -27,7 +44,10 @@ impl Conductor {
         // All outputs of an epoch were sent before it was done.
         for output in self.outputs.try_iter() {
             let at = match &output {
-                Output::Changes { epoch, .. } | Output::Errors { epoch, .. } | Output::Failed { epoch, .. } => *epoch,
+                Output::Changes { epoch, .. }
+                | Output::Errors { epoch, .. }
+                | Output::Failed { epoch, .. }
+                | Output::Saved { epoch, .. } => *epoch,
             };
             self.finished.entry(at).or_default().push(output);
         }
@@ -47,13 +67,22 @@ impl Conductor {
                 Output::Changes { view, delta, .. } if !self.failed.contains(&view) => {
                     changes.entry(view).or_default().push(delta);
                 }
-                Output::Errors { view, errors, .. } => self.side_rows.push((view + 1, error_rows(epoch, &errors))),
+                // While the journal is repeated, it has the errors that have entered.
+                Output::Errors { .. } if epoch <= self.entered_errors => {}
+                Output::Errors { view, errors, .. } => {
+                    self.side_rows.push((epoch, view + 1, error_rows(epoch, &errors)));
+                }
+                Output::Saved { saved, .. } => self.take_saved(epoch, saved),
                 Output::Changes { .. } | Output::Failed { .. } => {}
             }
         }
+        self.end_saving(epoch);
         self.show(epoch, changes, &flight.live, &flight.watermarks);
         self.shared.published.announce(epoch);
         self.note_latency(flight.began, flight.rows);
+        for reply in flight.defined {
+            let _ = reply.send(Ok(()));
+        }
         if no_errors {
             for reply in flight.replies {
                 let _ = reply.send(Ok(epoch));
@@ -119,7 +148,7 @@ impl Conductor {
         }
     }
 
-    fn stop_view(&mut self, view: RelationId, reason: &str) {
+    pub(super) fn stop_view(&mut self, view: RelationId, reason: &str) {
         if !self.failed.insert(view) {
             return;
         }
@@ -188,6 +217,7 @@ mod tests {
 
     use crate::conductor::{Define, Request};
     use crate::define::define_view;
+    use crate::journal::Object;
     use crate::{Config, Engine, Response, Session};
 
     /// Its argument, unless that is 13.
@@ -238,8 +268,8 @@ mod tests {
         let spec = ViewSpec { view: id, dataflow, sources: spec.sources.clone() };
         let relations = made.relations.clone();
         let define = |reply| {
-            let (spec, text) = (Some(Arc::new(spec)), String::new());
-            Request::Define(Box::new(Define { relations, spec, text, source: None, sink: None, keep: true, reply }))
+            let (spec, object) = (Some(Arc::new(spec)), Object { id, sql: String::new(), keep: true });
+            Request::Define(Box::new(Define { relations, spec, object, source: None, sink: None, reply }))
         };
         inner.ask(define).await.unwrap();
         inner.change_catalog(|catalog| {

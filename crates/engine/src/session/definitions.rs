@@ -1,9 +1,7 @@
 //! `CREATE` and `DROP`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidemill_connect::{create_sink, create_source};
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     Catalog, CreateRelation, CreateSink, CreateView, DropKind, Notice, ObjectName, Relation, RelationKind, SqlError,
@@ -11,10 +9,10 @@ use tidemill_sql::{
 };
 
 use super::{Response, Session};
-use crate::catalog::{CatalogState, SinkEntry, kind_name};
+use crate::catalog::{CatalogState, kind_name};
 use crate::conductor::{Define, Request};
-use crate::define::{define_relation, define_view, defined_query};
-use crate::replica::definition;
+use crate::define::{DefinedView, Made, define_view, make_relation, make_sink};
+use crate::journal::Object;
 
 /// Whether a name is free.
 enum Name {
@@ -69,31 +67,9 @@ impl Session {
             return Ok(Response::Done(tag.into()));
         }
         let id = inner.new_id();
-        let relations = define_relation(&inner.planner, id, create, text)?;
-        let source = if create.source {
-            let relation = &relations[0];
-            let required = |c: &usize| {
-                !relation.schema.field(*c).is_nullable() && !relation.generated.iter().any(|g| g.column == *c)
-            };
-            let not_null: Vec<usize> = (0..relation.schema.fields().len()).filter(required).collect();
-            let source = create_source(&create.options, &relation.schema, &not_null);
-            Some(source.map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?)
-        } else {
-            None
-        };
-        let (shown, text) = (relations.clone(), definition(id, text));
-        inner
-            .ask(|reply| {
-                let define = Define { relations: shown, spec: None, text, source, sink: None, keep: true, reply };
-                Request::Define(Box::new(define))
-            })
-            .await?;
-        inner.change_catalog(|catalog| {
-            for (i, relation) in relations.into_iter().enumerate() {
-                let reads = if i == 0 { BTreeSet::new() } else { BTreeSet::from([id]) };
-                catalog.add(relation, reads);
-            }
-        });
+        let mut made = make_relation(&inner.planner, id, create, text)?;
+        let object = Object { id, sql: text.to_owned(), keep: true };
+        self.define(&mut made, object).await?;
         Ok(Response::Done(tag.into()))
     }
 
@@ -120,22 +96,10 @@ impl Session {
         }
         let id = inner.new_id();
         let catalog = inner.catalog();
-        let made = define_view(&inner.planner, &catalog, id, create, text)?;
-        let (shown, spec, keep) = (made.relations.clone(), made.spec, inner.config.materialize);
-        let described = definition(id, text);
-        inner
-            .ask(|reply| {
-                let define = Define { relations: shown, spec, text: described, source: None, sink: None, keep, reply };
-                Request::Define(Box::new(define))
-            })
-            .await?;
-        self.notices.extend(made.notices);
-        inner.change_catalog(|catalog| {
-            for (i, relation) in made.relations.into_iter().enumerate() {
-                let reads = if i == 0 { made.reads.clone() } else { BTreeSet::from([id]) };
-                catalog.add(relation, reads);
-            }
-        });
+        let DefinedView { relations, spec, reads, notices } = define_view(&inner.planner, &catalog, id, create, text)?;
+        let mut made = Made { relations, spec, reads, notices, ..Made::default() };
+        let object = Object { id, sql: text.to_owned(), keep: inner.config.materialize };
+        self.define(&mut made, object).await?;
         Ok(Response::Done(tag.into()))
     }
 
@@ -149,42 +113,24 @@ impl Session {
             return Ok(Response::Done("CREATE SINK".into()));
         }
         let id = inner.new_id();
-        let (from, schema, append_only, spec, reads) = match (&create.query, &create.from) {
-            (Some(query), _) => {
-                let (spec, planned, reads) = defined_query(&inner.planner, &catalog, id, query, create.on_close)?;
-                self.notices.extend(planned.notices);
-                let append_only = planned.dataflow.output().append_only;
-                (id, planned.schema, append_only, Some(spec), reads)
-            }
-            (None, Some(name)) => {
-                let relation = catalog.find(name)?;
-                if matches!(relation.kind, RelationKind::View | RelationKind::Source) {
-                    let message = format!(
-                        "a sink takes the changes of a table or materialized view; \"{}\" is a {}",
-                        relation.name,
-                        kind_name(relation.kind)
-                    );
-                    return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message)
-                        .hint("Use CREATE SINK ... AS SELECT ... instead."));
-                }
-                (relation.id, relation.schema.clone(), relation.append_only, None, BTreeSet::from([relation.id]))
-            }
-            (None, None) => return Err(SqlError::internal("a sink of nothing")),
-        };
-        let sink = create_sink(&create.options, &tidemill_delta::relaxed(&schema), append_only)
-            .map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?;
-        let (name, described) = (create.name.name.clone(), definition(id, text));
-        inner
-            .ask(|reply| {
-                let sink = Some((id, name, from, sink));
-                let define =
-                    Define { relations: Vec::new(), spec, text: described, source: None, sink, keep: false, reply };
-                Request::Define(Box::new(define))
-            })
-            .await?;
-        let entry = SinkEntry { id, name: create.name.name.clone(), sql: text.to_owned() };
-        inner.change_catalog(|catalog| catalog.add_sink(Arc::new(entry), reads));
+        let mut made = make_sink(&inner.planner, &catalog, id, create)?;
+        self.define(&mut made, Object { id, sql: text.to_owned(), keep: false }).await?;
         Ok(Response::Done("CREATE SINK".into()))
+    }
+
+    /// Has the conductor define something, and enters it in the catalog.
+    async fn define(&mut self, made: &mut Made, object: Object) -> Result<(), SqlError> {
+        let inner = self.engine.inner.clone();
+        let (relations, spec, source) = (made.relations.clone(), made.spec.take(), made.source.take());
+        let name = made.sink.as_ref().map(|sink| sink.name.clone());
+        let sink = made.sink.take().map(|sink| (object.id, sink.name, sink.from, sink.sink));
+        let defined = object.clone();
+        inner
+            .ask(|reply| Request::Define(Box::new(Define { relations, spec, object: defined, source, sink, reply })))
+            .await?;
+        self.notices.append(&mut made.notices);
+        inner.change_catalog(|catalog| made.enter(&object, name, catalog));
+        Ok(())
     }
 
     pub(super) async fn drop_objects(

@@ -64,8 +64,13 @@ impl Session {
             changes.push((table, change));
             return Ok(());
         }
-        let changes = vec![(table.id, change)];
-        self.engine.inner.ask(|reply| Request::Write { changes, reply }).await?;
+        self.write_changes(vec![(table.id, change)]).await
+    }
+
+    async fn write_changes(&self, changes: Vec<(RelationId, TableChange)>) -> Result<(), SqlError> {
+        let rows: Vec<RecordBatch> =
+            changes.iter().flat_map(|(_, change)| change.removed.iter().chain(&change.added)).cloned().collect();
+        self.engine.inner.ask_with_rows(rows.iter(), |reply| Request::Write { changes, reply }).await?;
         Ok(())
     }
 
@@ -130,7 +135,7 @@ impl Session {
             Transaction::Open(changes) => {
                 let changes: Vec<(RelationId, TableChange)> = changes.into_iter().map(|(t, c)| (t.id, c)).collect();
                 if !changes.is_empty() {
-                    self.engine.inner.ask(|reply| Request::Write { changes, reply }).await?;
+                    self.write_changes(changes).await?;
                 }
                 Ok(Response::Done("COMMIT".into()))
             }

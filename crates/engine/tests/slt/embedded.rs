@@ -15,7 +15,11 @@ pub struct Embedded {
 impl Embedded {
     /// An empty database.
     pub fn new(workers: usize) -> Embedded {
-        let config = Config { workers, ..Config::default() };
+        Embedded::with(Config { workers, ..Config::default() })
+    }
+
+    /// A database of this configuration.
+    pub fn with(config: Config) -> Embedded {
         let engine = Engine::start(config, Env::real()).expect("the engine starts");
         Embedded { session: engine.session(), engine }
     }

@@ -2,10 +2,13 @@
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use tidemill_engine::{SqlError, state};
+
+/// When to try again what cannot be done now.
+const RETRY_SECONDS: &str = "1";
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -73,7 +76,11 @@ impl IntoResponse for ApiError {
         if self.status.is_server_error() {
             tracing::warn!(code = self.error.code, error = %self.error, "request failed");
         }
-        (self.status, Json(json!({ "error": to_json(&self.error) }))).into_response()
+        let mut response = (self.status, Json(json!({ "error": to_json(&self.error) }))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        }
+        response
     }
 }
 
@@ -82,6 +89,8 @@ pub(crate) fn status_of(error: &SqlError) -> StatusCode {
     match error.code {
         state::UNDEFINED_TABLE => StatusCode::NOT_FOUND,
         state::INTERNAL_ERROR => StatusCode::INTERNAL_SERVER_ERROR,
+        // A full disk, too many rows at once, a server that stops: the same request may go well later.
+        "53100" | "53000" | "57P01" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
     }
 }
@@ -119,5 +128,11 @@ mod tests {
         assert_eq!(status_of(&SqlError::new(state::UNDEFINED_TABLE, "t")), StatusCode::NOT_FOUND);
         assert_eq!(status_of(&SqlError::internal("bug")), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(status_of(&SqlError::not_supported("x")), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn who_may_try_again_is_told_when() {
+        let response = ApiError::from(SqlError::new("53100", "full")).into_response();
+        assert_eq!((response.status(), &response.headers()["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, "1"));
     }
 }

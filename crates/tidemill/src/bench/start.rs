@@ -58,7 +58,14 @@ struct Server {
 impl Server {
     fn start(pg: u16, http: u16, workers: Option<usize>) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "--pg", &format!("127.0.0.1:{pg}"), "--http", &format!("127.0.0.1:{http}")]);
+        command.args([
+            "serve",
+            "--in-memory",
+            "--pg",
+            &format!("127.0.0.1:{pg}"),
+            "--http",
+            &format!("127.0.0.1:{http}"),
+        ]);
         if let Some(workers) = workers {
             command.arg(format!("--workers={workers}"));
         }

@@ -1,0 +1,131 @@
+//! Runs into one.
+
+use std::collections::HashSet;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+use tidemill_delta::{Delta, consolidate, relaxed};
+
+use super::Of;
+
+/// A run in memory: rows, and for entries the keys that have none any more.
+pub(crate) type Loaded = (Delta, Option<Delta>);
+
+/// Merges runs, eldest first. `eldest`: there is no run before them, so what is gone need not be remembered.
+pub(super) fn merge(of: Of, runs: &[Loaded], eldest: bool) -> Result<Loaded, ArrowError> {
+    let rows: Vec<Delta> = runs.iter().map(|(rows, _)| rows.clone()).collect();
+    let schema = relaxed(rows[0].rows.schema_ref());
+    match of {
+        Of::State { key: Some(key), .. } => {
+            let (rows, gone) = newest_entries(runs, key)?;
+            Ok((rows, Some(if eldest { gone.slice(0, 0) } else { gone })))
+        }
+        // Changes stay as they came: a subscriber is told each epoch's.
+        Of::Changes { .. } => Ok((Delta::concat(&schema, &rows)?, None)),
+        Of::Rows { .. } | Of::State { .. } => Ok((consolidate(&schema, &rows)?, None)),
+    }
+}
+
+/// The newest entries of each key, and the keys that have none: a key's entries in a run replace those of all
+/// runs before it.
+pub(crate) fn newest_entries(runs: &[Loaded], key: usize) -> Result<(Delta, Delta), ArrowError> {
+    let Some(((first, _), _)) = runs.split_first() else {
+        return Err(ArrowError::InvalidArgumentError("no run to merge".into()));
+    };
+    let schema = relaxed(first.rows.schema_ref());
+    let fields = schema.fields()[..key].iter().map(|f| SortField::new(f.data_type().clone())).collect();
+    let converter = RowConverter::new(fields)?;
+    // Only asked whether a key is in it.
+    let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
+    for (rows, none) in runs.iter().rev() {
+        let mut of_this_run: HashSet<Box<[u8]>> = HashSet::new();
+        let mut newest = |delta: &Delta| -> Result<Delta, ArrowError> {
+            let columns: Vec<ArrayRef> = delta.rows.columns()[..key].to_vec();
+            let all = (0..delta.len() as u32).collect::<Vec<_>>();
+            if key == 0 {
+                // All rows have the one key that there is.
+                let new = !seen.contains(&[][..]);
+                of_this_run.insert(Box::default());
+                return Ok(if new { delta.clone() } else { delta.slice(0, 0) });
+            }
+            let keys = converter.convert_columns(&columns)?;
+            let new = |i: &u32| {
+                let key = keys.row(*i as usize);
+                let new = !seen.contains(key.as_ref());
+                if new && !of_this_run.contains(key.as_ref()) {
+                    of_this_run.insert(key.as_ref().into());
+                }
+                new
+            };
+            let list: Vec<u32> = all.into_iter().filter(new).collect();
+            if list.len() == delta.len() {
+                return Ok(delta.clone());
+            }
+            Ok(Delta::inserts(take_record_batch(&delta.rows, &UInt32Array::from(list))?))
+        };
+        if !rows.is_empty() {
+            kept.push(newest(rows)?.rows);
+        }
+        if let Some(none) = none.as_ref().filter(|none| !none.is_empty()) {
+            gone.push(newest(none)?.rows);
+        }
+        seen.extend(of_this_run);
+    }
+    kept.reverse();
+    gone.reverse();
+    let keys = std::sync::Arc::new(arrow::datatypes::Schema::new(schema.fields()[..key].to_vec()));
+    Ok((Delta::inserts(concat_batches(&schema, &kept)?), Delta::inserts(concat_batches(&keys, &gone)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use tidemill_delta::batch;
+
+    use super::*;
+
+    fn rows(columns: Vec<Vec<i64>>) -> Delta {
+        let fields: Vec<_> = (0..columns.len()).map(|i| Field::new(i.to_string(), DataType::Int64, true)).collect();
+        let len = columns[0].len();
+        let arrays = columns.into_iter().map(|c| Arc::new(Int64Array::from(c)) as ArrayRef).collect();
+        Delta::inserts(batch(Arc::new(Schema::new(fields)), arrays, len))
+    }
+
+    fn values(delta: &Delta) -> Vec<Vec<i64>> {
+        let column = |c: &ArrayRef| c.as_primitive::<Int64Type>().values().to_vec();
+        delta.rows.columns().iter().map(column).collect()
+    }
+
+    #[test]
+    fn the_newest_entries_of_a_key_replace_the_others() {
+        let runs = [
+            (rows(vec![vec![1, 1, 2, 3], vec![10, 11, 20, 30]]), Some(rows(vec![vec![9]]))),
+            (rows(vec![vec![1], vec![12]]), Some(rows(vec![vec![2, 7]]))),
+            (rows(vec![vec![7, 7], vec![70, 71]]), Some(rows(vec![vec![3]]))),
+        ];
+        let (kept, gone) = newest_entries(&runs, 1).unwrap();
+        assert_eq!(values(&kept), [[1, 7, 7], [12, 70, 71]]);
+        assert_eq!(values(&gone), [[9, 2, 3]]);
+        let of = Of::State { view: 1, node: 0, part: 0, worker: 0, key: Some(1) };
+        assert!(merge(of, &runs, true).unwrap().1.unwrap().is_empty());
+    }
+
+    #[test]
+    fn without_key_columns_the_last_run_holds() {
+        let runs = [(rows(vec![vec![1, 2]]), None), (rows(vec![vec![3]]), None)];
+        assert_eq!(values(&newest_entries(&runs, 0).unwrap().0), [[3]]);
+    }
+
+    #[test]
+    fn rows_that_cancel_each_other_go() {
+        let taken_back = rows(vec![vec![2]]).negate();
+        let runs = [(rows(vec![vec![1, 2]]), None), (taken_back, None)];
+        assert_eq!(values(&merge(Of::Rows { relation: 4 }, &runs, true).unwrap().0), [[1]]);
+    }
+}

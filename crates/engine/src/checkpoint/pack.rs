@@ -1,0 +1,135 @@
+//! Packs: files of many runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tidemill_delta::{Delta, decode, encode};
+use tidemill_storage::{Checkpoints, FileEntry, FolderStore, StorageError};
+
+use super::{Of, Run};
+
+/// A pack that has become longer than this is put away, and the next one begun.
+const LONG: usize = 64 << 20;
+
+/// Packs in the making.
+pub(super) struct Packing {
+    prefix: String,
+    name: String,
+    bytes: Vec<u8>,
+    done: Vec<FileEntry>,
+}
+
+impl Packing {
+    /// Packs whose names begin so.
+    pub(super) fn new(prefix: String) -> Self {
+        let name = format!("{prefix}-0");
+        Packing { prefix, name, bytes: Vec::new(), done: Vec::new() }
+    }
+
+    /// Adds a run.
+    pub(super) fn add(
+        &mut self,
+        store: &mut Checkpoints<FolderStore>,
+        of: Of,
+        delta: &Delta,
+        gone: Option<&Delta>,
+    ) -> Result<Run, StoreError> {
+        let at = self.bytes.len();
+        encode(delta, &mut self.bytes)?;
+        let middle = self.bytes.len();
+        gone.map(|gone| encode(gone, &mut self.bytes)).transpose()?;
+        let bytes = self.bytes.len() - at;
+        let rows = delta.len() + gone.map_or(0, Delta::len);
+        let gone = self.bytes.len() - middle;
+        let run = Run { of, rows, pack: self.name.clone(), at, bytes, gone };
+        self.put_if(store, LONG)?;
+        Ok(run)
+    }
+
+    /// A run that was added, if it is one of these.
+    pub(super) fn read(
+        &self,
+        store: &Checkpoints<FolderStore>,
+        run: &Run,
+    ) -> Result<Option<(Delta, Option<Delta>)>, StoreError> {
+        if run.pack == self.name {
+            return read_run(run, &self.bytes).map(Some);
+        }
+        let Some(entry) = self.done.iter().find(|entry| entry.name == run.pack) else { return Ok(None) };
+        read_run(run, &store.get_file(entry)?).map(Some)
+    }
+
+    /// Adds a run as it stands in another pack.
+    pub(super) fn copy(
+        &mut self,
+        store: &mut Checkpoints<FolderStore>,
+        run: &Run,
+        pack: &[u8],
+    ) -> Result<Run, StoreError> {
+        let at = self.bytes.len();
+        let bytes = pack.get(run.at..run.at + run.bytes).ok_or(StoreError::Run)?;
+        self.bytes.extend_from_slice(bytes);
+        let copy = Run { pack: self.name.clone(), at, ..run.clone() };
+        self.put_if(store, LONG)?;
+        Ok(copy)
+    }
+
+    fn put_if(&mut self, store: &mut Checkpoints<FolderStore>, longer_than: usize) -> Result<(), StoreError> {
+        if self.bytes.len() > longer_than {
+            self.done.push(store.put_file(&self.name, std::mem::take(&mut self.bytes))?);
+            self.name = format!("{}-{}", self.prefix, self.done.len());
+        }
+        Ok(())
+    }
+
+    /// Puts the last one away; gives them all.
+    pub(super) fn finish(mut self, store: &mut Checkpoints<FolderStore>) -> Result<Vec<FileEntry>, StoreError> {
+        self.put_if(store, 0)?;
+        Ok(self.done)
+    }
+}
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("a run cannot be read: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error("the directory names a run that is not in its pack")]
+    Run,
+    #[error("the directory cannot be read: {0}")]
+    Directory(String),
+}
+
+/// Packs that were read, by name.
+pub(crate) struct Packs {
+    entries: BTreeMap<String, FileEntry>,
+    read: BTreeMap<String, Arc<Vec<u8>>>,
+}
+
+impl Packs {
+    /// The packs of a manifest; none is read yet.
+    pub(crate) fn new(files: &[FileEntry]) -> Self {
+        let entries = files.iter().map(|file| (file.name.clone(), file.clone())).collect();
+        Packs { entries, read: BTreeMap::new() }
+    }
+
+    /// A pack's bytes.
+    pub(crate) fn get(&mut self, store: &Checkpoints<FolderStore>, name: &str) -> Result<Arc<Vec<u8>>, StoreError> {
+        if let Some(bytes) = self.read.get(name) {
+            return Ok(bytes.clone());
+        }
+        let bytes = Arc::new(store.get_file(self.entries.get(name).ok_or(StoreError::Run)?)?);
+        self.read.insert(name.to_owned(), bytes.clone());
+        Ok(bytes)
+    }
+}
+
+/// A run out of its pack: the rows, and for entries the keys that have none any more.
+pub(crate) fn read_run(run: &Run, pack: &[u8]) -> Result<(Delta, Option<Delta>), StoreError> {
+    let bytes = pack.get(run.at..run.at.saturating_add(run.bytes)).ok_or(StoreError::Run)?;
+    let (rows, gone) = bytes.split_at_checked(run.bytes.wrapping_sub(run.gone)).ok_or(StoreError::Run)?;
+    let gone = if gone.is_empty() { None } else { Some(decode(gone)?) };
+    Ok((decode(rows)?, gone))
+}
