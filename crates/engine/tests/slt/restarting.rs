@@ -36,7 +36,8 @@ impl Restarting {
 
     fn start(&mut self) {
         // Sometimes everything is in the checkpoint, sometimes everything in the journal, mostly some in both.
-        let every = if std::env::var("JO").is_ok() { 3_600_000 } else { [0, 0, 3, 30, 3_600_000][self.random.below(5)] };
+        let every =
+            if std::env::var("JO").is_ok() { 3_600_000 } else { [0, 0, 3, 30, 3_600_000][self.random.below(5)] };
         let data = Data { checkpoint_every: Duration::from_millis(every), ..Data::new(self.folder.path()) };
         let workers = 1 + self.random.below(3);
         self.database = Some(Embedded::with(Config { workers, data: Some(data), ..Config::default() }));
