@@ -16,6 +16,7 @@ mod ordered_rows;
 mod over;
 mod recompute;
 mod row_order;
+mod saved;
 mod session;
 mod time;
 mod topn;
