@@ -18,10 +18,11 @@ use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array};
 use arrow::compute::{SortOptions, take};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
-use tidemill_delta::{Delta, Micros, batch, consolidate, relaxed};
+use tidemill_delta::{Delta, Micros, batch, consolidate, relaxed, zero_nulls};
 use tidemill_plan::AsOfPlan;
 
-use crate::{Operator, OperatorError, StateSize, StepCx};
+use crate::saved::{all_fitting, wrong};
+use crate::{Keeps, Operator, OperatorError, StateSize, StepCx};
 
 /// How many rows there may be before final ones are looked for.
 const SWEEP: usize = 1024;
@@ -315,6 +316,30 @@ impl Operator for AsOf {
         let out = self.output(&pairs)?;
         self.sweep(cx.watermark);
         Ok(out)
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows
+    }
+
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        let rows = |side: &Side| {
+            let columns = side.columns(side.rows.iter().map(|(entry, kept)| &entry[kept.content as usize..]))?;
+            let weights = Int64Array::from_iter_values(side.rows.values().map(|kept| kept.weight));
+            Ok(Delta::new(batch(side.schema.clone(), zero_nulls(columns), side.rows.len()), weights))
+        };
+        self.sides.iter().map(rows).collect()
+    }
+
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        for (side, saved) in self.sides.iter_mut().zip(saved) {
+            side.rows = side.arrive(&all_fitting(&side.schema, saved)?)?.rows;
+            if side.rows.values().any(|kept| kept.weight < 0) {
+                return Err(wrong("a row is taken back that is not there"));
+            }
+        }
+        self.sweep(cx.watermark);
+        Ok(())
     }
 
     fn state(&self) -> StateSize {

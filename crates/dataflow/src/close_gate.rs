@@ -15,7 +15,8 @@ use tidemill_delta::{Delta, Micros, consolidate, relaxed};
 use tidemill_plan::{Bound, CloseGatePlan};
 
 use crate::event_time::{raw_times, to_micros, unit_of};
-use crate::{Operator, OperatorError, StateSize, StepCx};
+use crate::saved::{all_fitting, wrong};
+use crate::{Keeps, Operator, OperatorError, StateSize, StepCx};
 
 /// See the module.
 pub struct CloseGate {
@@ -132,6 +133,23 @@ impl Operator for CloseGate {
 
     fn due(&self, watermark: Micros) -> bool {
         self.least.is_some_and(|time| self.closes.is_final(time, watermark))
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows
+    }
+
+    /// Rows that have come out already are not among them; when they are loaded from before that, they come out
+    /// of that step, whose output goes nowhere.
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        let pending: Vec<Delta> = self.runs.iter().map(Run::pending).collect();
+        Ok(vec![Delta::concat(&self.schema, &pending)?])
+    }
+
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        let [saved] = saved else { return Err(wrong("a gate has one input")) };
+        let rows = all_fitting(&self.schema, saved)?;
+        self.step(cx, &mut [rows]).map(drop)
     }
 
     fn state(&self) -> StateSize {

@@ -14,7 +14,7 @@ use timely::Accountable;
 use timely::dataflow::channels::ContainerBytes;
 
 use crate::RowError;
-use crate::saved::Saved;
+use crate::saving::Saved;
 use crate::time::Level;
 
 /// A view's dataflow, ready to be built on every worker.

@@ -15,7 +15,7 @@ use tidemill_delta::{Delta, Epoch, hash_rows, worker_of};
 use tidemill_plan::{ColumnPath, NodeId, RelationId, Route};
 
 use crate::frame::{Begin, Command, Definition, Packet, ViewSpec};
-use crate::saved::Saved;
+use crate::saving::Saved;
 use crate::time::{Level, Step};
 use crate::view::{Consumer, View, Watermarks};
 use crate::{OperatorError, RowError, StateSize};

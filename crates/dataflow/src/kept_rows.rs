@@ -5,11 +5,13 @@
 //! copied to what is left of it, and small batches are merged once a number of them has piled up, so that each
 //! row is copied a logarithmic number of times and no single step moves everything.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, new_empty_array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_empty_array};
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use tidemill_delta::batch;
+use tidemill_delta::{Delta, batch};
+
+use crate::ordered_rows::OrderedRows;
 
 /// Batches with fewer rows are merged with their neighbours.
 const SMALL: usize = 8192;
@@ -106,6 +108,13 @@ impl KeptRows {
         }
         let (hit, indices) = self.hit(&places);
         columns.iter().map(|c| gather_column(&hit, *c, &places, &indices)).collect()
+    }
+
+    /// The rows of some lists, with their multiplicities.
+    pub(crate) fn weighted<'a>(&self, lists: impl Iterator<Item = &'a OrderedRows>) -> Result<Delta, ArrowError> {
+        let (ids, weights): (Vec<u32>, Vec<i64>) =
+            lists.flat_map(OrderedRows::iter).map(|entry| (entry.row, entry.weight)).unzip();
+        Ok(Delta::new(self.gather(&ids)?, Int64Array::from(weights)))
     }
 
     /// Moves rows together where too much is gone or too little is in a batch.

@@ -117,7 +117,8 @@ pub trait Operator: Send {
     }
 
     /// With [`Keeps::Rows`]: for each input, rows that make a new operator behave like this one from now on
-    /// when they are loaded, whatever the order of their arrival was.
+    /// when they are loaded, whatever the order of their arrival was. They may have columns of the operator's own behind
+    /// those of the input, which are to be kept and loaded with them.
     fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
         Ok(Vec::new())
     }

@@ -44,7 +44,8 @@ use crate::kept_rows::KeptRows;
 use crate::map::row_text;
 use crate::ordered_rows::{Comparison, Entry, OrderedRows};
 use crate::row_order::RowOrder;
-use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
+use crate::saved::{all_fitting, wrong};
+use crate::{Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 
 /// See the module.
 pub struct Over {
@@ -365,6 +366,32 @@ impl Operator for Over {
         let changes = if self.merged.rows.is_empty() { None } else { self.changes(cx.errors)? };
         self.clean(cx.watermark)?;
         Ok(changes.into_iter().collect())
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows
+    }
+
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        Ok(vec![self.rows.weighted(self.partitions.iter().map(|partition| &partition.rows))?])
+    }
+
+    /// Puts the rows into their partitions; their values follow from them when they are asked for.
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        let [saved] = saved else { return Err(wrong("window functions have one input")) };
+        for delta in all_fitting(&self.input_schema, saved)? {
+            self.take_in(delta)?;
+        }
+        let with = Comparison { order: &self.order, rows: &self.rows };
+        net(&mut self.arrived, with, &mut self.dead);
+        for (place, row) in self.arrived.drain(..) {
+            let rows = &mut self.partitions[self.touched[place as usize] as usize].rows;
+            rows.add(row, with, &mut self.dead);
+            if rows.is_broken() {
+                return Err(wrong("a row is taken back that is not there"));
+            }
+        }
+        self.clean(cx.watermark)
     }
 
     fn due(&self, watermark: Micros) -> bool {

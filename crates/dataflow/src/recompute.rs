@@ -8,7 +8,7 @@
 //! partition changes again.
 //!
 //! State: all rows of all inputs and the last answer, as sorted multisets of encoded rows. Released
-//! when the rows are taken back.
+//! when the rows are taken back. Saved: the rows. An answer is computed from them when they are about to change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use tidemill_plan::{Recompute as Query, RecomputePlan};
 use tidemill_state::KeyTable;
 
 use crate::map::row_text;
-use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
+use crate::saved::{all_fitting, wrong};
+use crate::{Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 
 /// Encoded rows and how often each is there, in the order of their content.
 type Multiset = BTreeMap<Box<[u8]>, i64>;
@@ -47,6 +48,8 @@ struct Partition {
     output: Multiset,
     error: Option<RowError>,
     touched: bool,
+    /// Whether it was loaded and its last answer is not known again yet.
+    unanswered: bool,
 }
 
 /// Rows of one shape to bytes and back.
@@ -143,12 +146,28 @@ impl Recompute {
         let mut ids = Vec::with_capacity(delta.len());
         self.partitions.intern(&columns, delta.len(), &mut ids, |_| ())?;
         self.make_room();
+        self.remember_answers(&ids)?;
         let rows = self.inputs[input].encode(&delta.rows)?;
         for (i, id) in ids.iter().enumerate() {
             let state = &mut self.states[*id as usize];
             add(&mut state.inputs[input], bytes_of(&rows, i), delta.weight(i));
             if !std::mem::replace(&mut state.touched, true) {
                 touched.push(*id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes the answers of partitions that were loaded, as they came out before.
+    fn remember_answers(&mut self, ids: &[u32]) -> Result<(), OperatorError> {
+        for id in ids {
+            if std::mem::take(&mut self.states[*id as usize].unanswered) {
+                let answer = self.answer(*id)?;
+                let state = &mut self.states[*id as usize];
+                match answer {
+                    Ok(rows) => state.output = rows,
+                    Err(error) => state.error = Some(error),
+                }
             }
         }
         Ok(())
@@ -275,6 +294,45 @@ impl Operator for Recompute {
 
     fn wants_start(&self) -> bool {
         self.single
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows
+    }
+
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        let rows = |(input, codec): (usize, &Codec)| {
+            let listed: Vec<_> = self.states.iter().flat_map(|state| state.inputs[input].iter()).collect();
+            let rows = codec.decode(listed.iter().map(|(bytes, _)| &***bytes))?;
+            Ok(Delta::new(rows, listed.iter().map(|(_, count)| **count).collect::<Vec<_>>().into()))
+        };
+        self.inputs.iter().enumerate().map(rows).collect()
+    }
+
+    fn load(&mut self, _cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        let mut touched = Vec::new();
+        self.start(&mut touched)?;
+        for (input, deltas) in saved.iter_mut().enumerate() {
+            let schema =
+                self.inputs.get(input).ok_or_else(|| wrong("there are more inputs than planned"))?.schema.clone();
+            for delta in all_fitting(&schema, deltas)? {
+                self.take_in(input, &delta, &mut touched)?;
+            }
+        }
+        for id in touched {
+            let state = &mut self.states[id as usize];
+            state.touched = false;
+            if state.inputs.iter().any(|rows| rows.values().any(|count| *count < 0)) {
+                return Err(wrong("a row is taken back that is not there"));
+            }
+            // The only partition has an answer without rows too.
+            if self.single || state.inputs.iter().any(|rows| !rows.is_empty()) {
+                state.unanswered = true;
+            } else {
+                self.partitions.release(id);
+            }
+        }
+        Ok(())
     }
 
     fn recomputations(&self) -> u64 {

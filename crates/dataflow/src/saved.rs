@@ -1,223 +1,130 @@
-//! Saving what operators remember, and giving it back.
-//!
-//! What is saved are rows, so it does not depend on the number of workers. An operator that keeps rows is saved as
-//! the changes of its input since the last time; when these have become much more than what is left of them, as
-//! what is left. An operator that keeps entries is asked for those that have changed.
+//! Saved state as columns: made, and read back with their types checked, as they come from a disk.
 
-use tidemill_delta::{Delta, Epoch};
-use tidemill_plan::{NodeId, Op, RelationId, Route};
+use std::sync::Arc;
 
-use crate::view::{View, Watermarks};
-use crate::{Keeps, Operator, OperatorError, StepCx};
+use arrow::array::UInt32Array;
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch,
+};
+use arrow::compute::{cast, concat, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use tidemill_delta::{Delta, batch, relaxed};
+use tidemill_state::KeyTable;
 
-/// Rows that an operator takes in before anybody asks how many it still needs.
-const UNASKED: usize = 65_536;
+use crate::OperatorError;
 
-/// A part of an operator's state on one worker: what has changed, or all.
-#[derive(Clone, Debug)]
-pub struct Saved {
-    /// The view.
-    pub view: RelationId,
-    /// The operator.
-    pub node: NodeId,
-    /// Which of its inputs or kinds of entries.
-    pub part: usize,
-    /// The worker.
-    pub worker: usize,
-    /// Whether this replaces all that was saved of this part on this worker.
-    pub whole: bool,
-    /// Changes of rows, or entries.
-    pub delta: Delta,
-    /// For entries: the keys that have none any more.
-    pub gone: Option<Delta>,
+/// `len` rows of columns that have no names but their places.
+pub(crate) fn rows_of(columns: Vec<ArrayRef>, len: usize) -> RecordBatch {
+    let field = |(i, column): (usize, &ArrayRef)| Field::new(format!("c{i}"), column.data_type().clone(), true);
+    let fields: Vec<Field> = columns.iter().enumerate().map(field).collect();
+    batch(Arc::new(Schema::new(fields)), columns, len)
 }
 
-/// What an operator that keeps rows has taken in since it was saved.
+/// The columns at the places given.
+pub(crate) fn take_all(columns: &[ArrayRef], places: Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+    let places = UInt32Array::from(places);
+    Ok(columns.iter().map(|column| take(column, &places, None)).collect::<Result<_, _>>()?)
+}
+
+/// Parts of the same columns, one after the other; there is at least one.
+pub(crate) fn concat_all(parts: &[&[ArrayRef]]) -> Result<Vec<ArrayRef>, OperatorError> {
+    let width = parts.first().map_or(0, |part| part.len());
+    let column = |c: usize| concat(&parts.iter().map(|part| part[c].as_ref()).collect::<Vec<&dyn Array>>());
+    Ok((0..width).map(column).collect::<Result<_, _>>()?)
+}
+
+/// Keys that are no longer there: columns and how many rows they have, which may be no columns at all.
 #[derive(Default)]
-pub(crate) struct Recorded {
-    /// By input.
-    inputs: Vec<Vec<Delta>>,
-    /// How many rows these are.
-    rows: usize,
-    /// How many rows may come in before the operator is asked how many it needs.
-    limit: usize,
-    /// How many rows were saved since the last time that all were.
-    saved: usize,
-    /// It was more than is worth keeping: all is saved next.
-    whole: bool,
+pub(crate) struct Gone {
+    parts: Vec<(Vec<ArrayRef>, usize)>,
 }
 
-impl Recorded {
-    /// Remembers rows that an operator is about to take in.
-    pub(crate) fn take_in(&mut self, inputs: &[Vec<Delta>], operator: &dyn Operator) {
-        if self.whole {
-            return;
+impl Gone {
+    pub(crate) fn push(&mut self, columns: Vec<ArrayRef>, len: usize) {
+        if len > 0 {
+            self.parts.push((columns, len));
         }
-        self.inputs.resize_with(inputs.len().max(self.inputs.len()), Vec::new);
-        for (own, new) in self.inputs.iter_mut().zip(inputs) {
-            self.rows += new.iter().map(Delta::len).sum::<usize>();
-            own.extend(new.iter().cloned());
+    }
+
+    /// Puts all in one part, of columns of the types given.
+    pub(crate) fn columns(&mut self, types: &[DataType]) -> Result<(Vec<ArrayRef>, usize), OperatorError> {
+        let len = self.parts.iter().map(|(_, len)| len).sum();
+        let parts = std::mem::take(&mut self.parts);
+        if parts.is_empty() {
+            return Ok((types.iter().map(arrow::array::new_empty_array).collect(), 0));
         }
-        if self.rows > self.limit.max(UNASKED) {
-            self.limit = most(operator);
-            if self.rows > self.limit {
-                (self.whole, self.rows) = (true, 0);
-                self.inputs.clear();
-            }
-        }
+        Ok((concat_all(&parts.iter().map(|(columns, _)| &columns[..]).collect::<Vec<_>>())?, len))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().flat_map(|(columns, _)| columns).map(|column| column.get_array_memory_size()).sum()
     }
 }
 
-/// The most rows that are worth saving instead of what an operator still has.
-fn most(operator: &dyn Operator) -> usize {
-    UNASKED + 2 * operator.state().rows
-}
-
-impl View {
-    /// Whether another worker saves what comes in at this input too.
-    fn saved_elsewhere(&self, node: NodeId, part: usize, worker: usize) -> bool {
-        let input = self.spec.dataflow.nodes[node].inputs.get(part);
-        worker != 0 && input.is_some_and(|edge| edge.route == Route::Broadcast)
-    }
-
-    /// Tells the state of all operators on this worker to `tell`.
-    pub(crate) fn save(&mut self, worker: usize, all: bool, mut tell: impl FnMut(Saved)) -> Result<(), OperatorError> {
-        let view = self.spec.view;
-        for node in 0..self.operators.len() {
-            let inputs = self.spec.dataflow.nodes[node].inputs.len();
-            let Some(operator) = &mut self.operators[node] else { continue };
-            let saved = |part, whole, delta, gone| Saved { view, node, part, worker, whole, delta, gone };
-            let mut found = Vec::new();
-            match operator.keeps() {
-                Keeps::Nothing => {}
-                Keeps::Rows => {
-                    let recorded = std::mem::take(&mut self.recorded[node]);
-                    let (most, rows) = (most(operator.as_ref()), recorded.rows + recorded.saved);
-                    if all || recorded.whole || rows > most {
-                        let left = operator.rows()?;
-                        self.recorded[node].saved = left.iter().map(Delta::len).sum();
-                        found.extend(left.into_iter().enumerate().map(|(part, d)| saved(part, true, d, None)));
-                    } else {
-                        self.recorded[node].saved = rows;
-                        let parts = recorded.inputs.into_iter().enumerate();
-                        found.extend(
-                            parts.flat_map(|(part, list)| list.into_iter().map(move |d| saved(part, false, d, None))),
-                        );
-                    }
-                }
-                Keeps::Entries => {
-                    for (part, entries) in operator.entries(all)?.into_iter().enumerate() {
-                        let (rows, gone) = (Delta::inserts(entries.rows), Delta::inserts(entries.gone));
-                        if all || !rows.is_empty() || !gone.is_empty() {
-                            found.push(saved(part, all, rows, Some(gone)));
-                        }
-                    }
-                }
-            }
-            debug_assert!(inputs > 0 || found.iter().all(|s| s.gone.is_some() || s.delta.is_empty()));
-            found.retain(|s| !self.saved_elsewhere(node, s.part, worker));
-            found.into_iter().for_each(&mut tell);
+/// The leading columns as keys of a table.
+pub(crate) fn saved_keys(table: &KeyTable, rows: &RecordBatch) -> Result<Vec<ArrayRef>, OperatorError> {
+    let of_type = |(i, data_type): (usize, &DataType)| {
+        let column = rows.columns().get(i).ok_or_else(|| wrong(&format!("key column {i} is missing")))?;
+        match data_type {
+            same if same == column.data_type() => Ok(column.clone()),
+            // A table gives the values of dictionaries.
+            DataType::Dictionary(_, _) => Ok(cast(column, data_type)?),
+            other => Err(wrong(&format!("a key is {}, expected {other}", column.data_type()))),
         }
-        Ok(())
-    }
-
-    /// Takes a part of a saved state in, until the operators run for the first time.
-    pub(crate) fn take_saved(&mut self, node: NodeId, part: usize, delta: Delta) {
-        let Some(loading) = self.loading.get_mut(node).and_then(Option::as_mut) else { return };
-        if loading.len() <= part {
-            loading.resize_with(part + 1, Vec::new);
-        }
-        loading[part].push(delta);
-    }
-
-    /// Gives an operator its saved state, if it waits for one. Tells whether it did.
-    pub(crate) fn load(&mut self, node: NodeId, epoch: Epoch, watermarks: &Watermarks) -> Result<bool, OperatorError> {
-        let Some(mut saved) = self.loading.get_mut(node).and_then(Option::take) else { return Ok(false) };
-        let watermark = self.watermark(node, epoch, watermarks);
-        let Some(operator) = &mut self.operators[node] else { return Ok(true) };
-        let parts = match operator.keeps() {
-            Keeps::Entries => operator.entry_shapes().len(),
-            _ => self.spec.dataflow.nodes[node].inputs.len().max(1),
-        };
-        saved.resize_with(parts, Vec::new);
-        self.recorded[node].saved = saved.iter().flatten().map(Delta::len).sum();
-        operator.load(&mut StepCx { epoch, watermark, errors: &mut Vec::new() }, &mut saved)?;
-        Ok(true)
-    }
+    };
+    table.types().iter().enumerate().map(of_type).collect()
 }
 
-/// How the rows of a part of a node's state are shared out among workers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// By the hash of these columns.
-    Hash(Vec<usize>),
-    /// All to the first.
-    First,
-    /// All to all.
-    All,
-    /// Any to any.
-    Any,
-}
-
-/// What a node saves and how it is shared out again; made from the plan alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedShape {
-    /// For entries: how many leading columns are the key.
-    pub key: Option<usize>,
-    /// Who gets which rows.
-    pub placement: Placement,
-}
-
-/// The parts that the nodes of a view save, by node.
-pub fn saved_shapes(spec: &crate::ViewSpec) -> Result<Vec<Vec<SavedShape>>, OperatorError> {
-    let nodes = &spec.dataflow.nodes;
-    let shapes = nodes.iter().map(|node| {
-        if matches!(node.op, Op::Input(_)) {
-            return Ok(Vec::new());
-        }
-        let Some(operator) = crate::view::operator(node, nodes)? else { return Ok(Vec::new()) };
-        let route = |port: usize| node.inputs.get(port).map(|edge| &edge.route);
-        Ok(match operator.keeps() {
-            Keeps::Nothing => Vec::new(),
-            Keeps::Rows => (0..node.inputs.len())
-                .map(|port| SavedShape { key: None, placement: placement(route(port), |column| Some(column)) })
-                .collect(),
-            Keeps::Entries => {
-                let shapes = operator.entry_shapes().into_iter().map(|shape| {
-                    let place = |column| shape.input_columns.iter().position(|own| *own == column);
-                    SavedShape { key: Some(shape.key), placement: placement(route(0), place) }
-                });
-                shapes.collect()
-            }
-        })
-    });
-    shapes.collect()
-}
-
-fn placement(route: Option<&Route>, place: impl Fn(usize) -> Option<usize>) -> Placement {
-    match route {
-        Some(Route::Hash(columns)) => {
-            let places = columns.iter().map(|column| place(*column)).collect::<Option<Vec<_>>>();
-            Placement::Hash(places.expect("an operator saves the columns that its rows are routed by"))
-        }
-        Some(Route::Broadcast) => Placement::All,
-        Some(Route::Local) => Placement::Any,
-        Some(Route::Gather) | None => Placement::First,
-    }
-}
-
-impl Placement {
-    /// The rows by worker.
-    pub fn share_out(&self, delta: &Delta, workers: usize) -> Result<Vec<(usize, Delta)>, OperatorError> {
-        match self {
-            Placement::Hash(columns) => crate::hub::partition(delta, columns, workers),
-            Placement::First => Ok(vec![(0, delta.clone())]),
-            Placement::All => Ok((0..workers).map(|worker| (worker, delta.clone())).collect()),
-            // Rows that cancel each other must meet.
-            Placement::Any => {
-                let all: Vec<usize> = (0..delta.rows.num_columns()).collect();
-                crate::hub::partition(delta, &all, workers)
-            }
+/// Rows as an operator takes them, of the shape given; columns behind those are left out.
+pub(crate) fn fitting(schema: &SchemaRef, delta: &Delta) -> Result<Delta, OperatorError> {
+    let columns =
+        delta.rows.columns().get(..schema.fields().len()).ok_or_else(|| wrong("a row has too few columns"))?;
+    for (field, column) in schema.fields().iter().zip(columns) {
+        if field.data_type() != column.data_type() {
+            let (want, got) = (field.data_type(), column.data_type());
+            return Err(wrong(&format!("column {} is {got}, expected {want}", field.name())));
         }
     }
+    Ok(delta.with_columns(relaxed(schema), columns.to_vec()))
+}
+
+/// The rows of one input, as they were saved.
+pub(crate) fn all_fitting(schema: &SchemaRef, saved: &mut Vec<Delta>) -> Result<Vec<Delta>, OperatorError> {
+    let saved = std::mem::take(saved);
+    saved.iter().filter(|delta| !delta.is_empty()).map(|delta| fitting(schema, delta)).collect()
+}
+
+/// The column at a place, of a type that is fixed.
+pub(crate) fn numbers<T: ArrowPrimitiveType>(
+    columns: &[ArrayRef],
+    at: usize,
+) -> Result<&PrimitiveArray<T>, OperatorError> {
+    let column = columns.get(at).and_then(|column| column.as_primitive_opt::<T>());
+    column.filter(|c| c.null_count() == 0).ok_or_else(|| wrong(&format!("column {at} is no {}", T::DATA_TYPE)))
+}
+
+/// A column of truth values.
+pub(crate) fn booleans(columns: &[ArrayRef], at: usize) -> Result<&BooleanArray, OperatorError> {
+    columns
+        .get(at)
+        .and_then(|column| column.as_boolean_opt())
+        .ok_or_else(|| wrong(&format!("column {at} is no boolean")))
+}
+
+/// A column of bytes.
+pub(crate) fn binaries(columns: &[ArrayRef], at: usize) -> Result<&BinaryArray, OperatorError> {
+    columns
+        .get(at)
+        .and_then(|column| column.as_binary_opt::<i32>())
+        .ok_or_else(|| wrong(&format!("column {at} is no bytes")))
+}
+
+/// What is wrong with state that was saved.
+pub(crate) fn wrong(what: &str) -> OperatorError {
+    OperatorError(format!("saved state does not fit: {what}"))
 }

@@ -10,8 +10,11 @@
 //! State: sessions and the states of their aggregates. Where rows can be taken back, or an aggregate
 //! cannot be merged from its parts, also the rows, in the order of time ([`history`]). Released when rows
 //! are taken back, and once the watermark says that a session is final.
+//!
+//! Saved: the rows where they are kept, else the sessions that have changed, as entries ([`saved`]).
 
 mod history;
+mod saved;
 mod timeline;
 
 use std::cmp::Reverse;
@@ -24,10 +27,12 @@ use tidemill_delta::{Delta, Micros, batch, relaxed};
 use tidemill_plan::{Bound, SessionPlan};
 use tidemill_state::KeyTable;
 
+use self::saved::Changes;
 use crate::aggregate::Calls;
 use crate::event_time::{out_of_range, raw_times, span_in, times_from_raw, to_micros, unit_of};
 use crate::row_order::same_values;
-use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
+use crate::saved::{all_fitting, wrong};
+use crate::{Entries, EntryShape, Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 use history::History;
 use timeline::{Snapshot, Timeline};
 
@@ -52,6 +57,7 @@ pub struct Session {
     history: Option<History>,
     /// When each session is final at the earliest; an entry may be behind its session.
     closing: BinaryHeap<Reverse<(Micros, u32)>>,
+    changes: Changes,
 }
 
 /// An epoch's rows that have a session: their keys and times.
@@ -112,6 +118,7 @@ impl Session {
             calls,
             history,
             closing: BinaryHeap::new(),
+            changes: Changes::default(),
         })
     }
 
@@ -213,7 +220,8 @@ impl Session {
     }
 
     /// Notes when new sessions will be final, and empties those that are gone.
-    fn settle(&mut self, turn: &Turn) {
+    fn settle(&mut self, turn: &Turn) -> Result<(), OperatorError> {
+        self.note_changes(turn)?;
         for snapshot in &turn.new {
             if self.closes.is_some() && self.timeline.wants_closing(snapshot.session) {
                 self.closing.push(Reverse((self.end_of(snapshot.last), snapshot.session)));
@@ -227,6 +235,7 @@ impl Session {
             }
         }
         turn.keys.iter().for_each(|key| self.forget_key_if_empty(*key));
+        Ok(())
     }
 
     fn forget_key_if_empty(&mut self, key: u32) {
@@ -242,8 +251,19 @@ impl Session {
 
     /// Emits (with `on_close`) and forgets the sessions that are final.
     fn close(&mut self, watermark: Micros, errors: &mut Vec<RowError>) -> Result<Option<Delta>, OperatorError> {
-        let Some(bound) = self.closes else { return Ok(None) };
+        let mut closed = self.take_final(watermark);
+        if closed.is_empty() {
+            return Ok(None);
+        }
+        let out = if self.on_close { Some(self.final_rows(&mut closed, errors)?) } else { None };
+        self.forget(closed)?;
+        Ok(out)
+    }
+
+    /// The sessions that are final, which are not waited for any more.
+    fn take_final(&mut self, watermark: Micros) -> Vec<Snapshot> {
         let mut closed = Vec::new();
+        let Some(bound) = self.closes else { return closed };
         while let Some(Reverse((end, session))) = self.closing.peek().copied()
             && bound.is_final(end, watermark)
         {
@@ -259,12 +279,7 @@ impl Session {
                 self.closing.push(Reverse((end, session)));
             }
         }
-        if closed.is_empty() {
-            return Ok(None);
-        }
-        let out = if self.on_close { Some(self.final_rows(&mut closed, errors)?) } else { None };
-        self.forget(closed)?;
-        Ok(out)
+        closed
     }
 
     fn final_rows(&self, closed: &mut [Snapshot], errors: &mut Vec<RowError>) -> Result<Delta, OperatorError> {
@@ -273,6 +288,7 @@ impl Session {
     }
 
     fn forget(&mut self, closed: Vec<Snapshot>) -> Result<(), OperatorError> {
+        self.note_gone(&closed)?;
         for snapshot in closed {
             self.timeline.remove(snapshot.session);
             self.timeline.recycle(snapshot.session);
@@ -316,7 +332,7 @@ impl Operator for Session {
             if !self.on_close {
                 out.extend(self.changes(&turn, before, cx.errors)?);
             }
-            self.settle(&turn);
+            self.settle(&turn)?;
         }
         out.extend(self.close(cx.watermark, cx.errors)?);
         Ok(out)
@@ -336,6 +352,34 @@ impl Operator for Session {
     fn state(&self) -> StateSize {
         let (rows, kept) = self.history.as_ref().map_or((self.timeline.len(), 0), |h| (h.len(), h.bytes()));
         let sessions = self.timeline.bytes() + self.calls.bytes() + self.closing.capacity() * 16;
-        StateSize { rows, bytes: sessions + kept + self.table.bytes() }
+        StateSize { rows, bytes: sessions + kept + self.table.bytes() + self.changes.bytes() }
+    }
+
+    fn keeps(&self) -> Keeps {
+        if self.history.is_some() { Keeps::Rows } else { Keeps::Entries }
+    }
+
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        self.history.iter().map(History::all).collect()
+    }
+
+    fn entry_shapes(&self) -> Vec<EntryShape> {
+        self.shapes()
+    }
+
+    fn entries(&mut self, all: bool) -> Result<Vec<Entries>, OperatorError> {
+        self.save(all)
+    }
+
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        if self.history.is_none() {
+            return self.load_entries(saved);
+        }
+        let [saved] = saved else { return Err(wrong("sessions have one input")) };
+        let timed = self.timed(all_fitting(&self.input_schema, saved)?, &mut Vec::new())?;
+        let (turn, _) = self.rewrite(timed)?;
+        self.settle(&turn)?;
+        let closed = self.take_final(cx.watermark);
+        self.forget(closed)
     }
 }

@@ -23,7 +23,8 @@ use crate::event_time::{raw_times, to_micros, unit_of};
 use crate::kept_rows::KeptRows;
 use crate::ordered_rows::{Comparison, Entry, OrderedRows};
 use crate::row_order::RowOrder;
-use crate::{Operator, OperatorError, StateSize, StepCx};
+use crate::saved::{all_fitting, wrong};
+use crate::{Keeps, Operator, OperatorError, StateSize, StepCx};
 use window::{Change, Changes, Visible};
 
 /// See the module.
@@ -206,6 +207,12 @@ impl TopN {
         Ok(self.rows.tidy()?)
     }
 
+    fn end_epoch(&mut self, watermark: Micros) -> Result<(), OperatorError> {
+        self.clean()?;
+        self.close(watermark);
+        if self.epoch.dead.is_empty() { Ok(()) } else { self.clean() }
+    }
+
     /// Forgets the partitions that are final.
     fn close(&mut self, watermark: Micros) {
         let Some((bound, _)) = self.closes else { return };
@@ -268,12 +275,27 @@ impl Operator for TopN {
             self.take_in(delta.with_columns(self.input_schema.clone(), columns))?;
         }
         let changes = self.changes()?;
-        self.clean()?;
-        self.close(cx.watermark);
-        if !self.epoch.dead.is_empty() {
-            self.clean()?;
-        }
+        self.end_epoch(cx.watermark)?;
         Ok(changes.into_iter().collect())
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows
+    }
+
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        Ok(vec![self.rows.weighted(self.partitions.iter().map(|partition| &partition.rows))?])
+    }
+
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        let [saved] = saved else { return Err(wrong("the first rows are those of one input")) };
+        for delta in all_fitting(&self.input_schema, saved)? {
+            self.take_in(delta)?;
+        }
+        if self.partitions.iter().any(|partition| partition.rows.is_broken()) {
+            return Err(wrong("a row is taken back that is not there"));
+        }
+        self.end_epoch(cx.watermark)
     }
 
     fn due(&self, watermark: Micros) -> bool {

@@ -10,7 +10,7 @@ use tidemill_delta::{Delta, Epoch, Micros, NO_WATERMARK};
 use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 
 use crate::frame::ViewSpec;
-use crate::saved::Recorded;
+use crate::saving::Recorded;
 use crate::time::Level;
 use crate::{
     Aggregate, AsOf, CloseGate, FlatMap, Join, Keeps, Map, Operator, OperatorError, Over, Recompute, RowError, Session,

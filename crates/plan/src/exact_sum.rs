@@ -81,12 +81,9 @@ impl ExactSum {
         }
     }
 
-    /// The sum of some parts, as [`ExactSum::parts`] gives them, and of so many positive infinities, negative ones
-    /// and NaNs.
+    /// The sum of which [`ExactSum::parts`] and [`ExactSum::specials`] are these: the very same, bit for bit.
     pub fn from_parts(parts: &[f64], [positive_infinities, negative_infinities, nans]: [i64; 3]) -> Self {
-        let mut sum = ExactSum { positive_infinities, negative_infinities, nans, ..ExactSum::default() };
-        parts.iter().for_each(|part| sum.grow(*part));
-        sum
+        ExactSum { parts: SmallVec::from_slice(parts), positive_infinities, negative_infinities, nans }
     }
 
     /// Adds another sum.

@@ -130,6 +130,11 @@ impl KeyTable {
         Ok(KeyTable { types, keys, table: HashTable::new(), free: Vec::new() })
     }
 
+    /// The types of the keys' columns.
+    pub fn types(&self) -> &[DataType] {
+        &self.types
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -209,17 +214,26 @@ impl KeyTable {
     /// # Panics
     /// When the key is not there.
     pub fn release(&mut self, id: u32) {
-        let hash = match &self.keys {
-            Keys::Narrow(keys) => keys.hash_of(id),
-            Keys::Wide(keys) => keys.hash_of(id),
-            Keys::Rows { hashes, .. } => hashes[id as usize],
-        };
+        let hash = self.hash_of(id);
         let entry = self.table.find_entry(hash, |other| *other == id);
         entry.unwrap_or_else(|_| panic!("key {id} released twice")).remove();
         if let Keys::Rows { rows, .. } = &mut self.keys {
             rows[id as usize] = Box::default();
         }
         self.free.push(id);
+    }
+
+    /// Whether a number that was handed out stands for a key, which it does until the key is released.
+    pub fn contains(&self, id: u32) -> bool {
+        self.table.find(self.hash_of(id), |other| *other == id).is_some()
+    }
+
+    fn hash_of(&self, id: u32) -> u64 {
+        match &self.keys {
+            Keys::Narrow(keys) => keys.hash_of(id),
+            Keys::Wide(keys) => keys.hash_of(id),
+            Keys::Rows { hashes, .. } => hashes[id as usize],
+        }
     }
 
     /// The key columns of the numbers given.
@@ -269,7 +283,7 @@ impl KeyTable {
 }
 
 /// The columns with -0 as 0: they are equal, so they are one key.
-fn one_zero(columns: &[ArrayRef]) -> Vec<ArrayRef> {
+pub fn one_zero(columns: &[ArrayRef]) -> Vec<ArrayRef> {
     let positive = |column: &ArrayRef| -> ArrayRef {
         match column.data_type() {
             DataType::Float64 => {
@@ -465,67 +479,4 @@ fn unpack<T: ArrowPrimitiveType>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
-    use arrow::datatypes::TimeUnit;
-
-    use super::*;
-
-    fn check(types: Vec<DataType>, columns: Vec<ArrayRef>, expected: &[u32]) {
-        let rows = columns[0].len();
-        let mut table = KeyTable::new(types).unwrap();
-        let (mut ids, mut found, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        table.intern(&columns, rows, &mut ids, |id| new.push(id)).unwrap();
-        assert_eq!(ids, expected);
-        table.lookup(&columns, rows, &mut found).unwrap();
-        assert_eq!(ids, found);
-        assert_eq!(new.len(), table.len());
-        assert_eq!(&table.columns(&ids).unwrap(), &columns);
-        table.release(0);
-        table.lookup(&columns, rows, &mut found).unwrap();
-        assert_eq!(found[0], NO_KEY);
-        table.intern(&columns, rows, &mut ids, |id| assert_eq!(id, 0)).unwrap();
-        assert_eq!(ids, expected);
-    }
-
-    #[test]
-    fn packed_keys_with_nulls() {
-        let a: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None, Some(1), Some(0), Some(-1)]));
-        let b: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![Some(5), Some(5), Some(5), None, Some(-5)]));
-        check(vec![DataType::Int32, DataType::Timestamp(TimeUnit::Microsecond, None)], vec![a, b], &[0, 1, 0, 2, 3]);
-    }
-
-    #[test]
-    fn null_is_not_zero() {
-        let a: ArrayRef = Arc::new(Int64Array::from(vec![Some(0), None, Some(0), None]));
-        check(vec![DataType::Int64], vec![a], &[0, 1, 0, 1]);
-    }
-
-    #[test]
-    fn a_key_and_a_window() {
-        let k: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1), None, Some(1), Some(2)]));
-        let time = |values: Vec<Option<i64>>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values)) };
-        let start = time(vec![Some(0), Some(0), Some(0), Some(10), Some(0)]);
-        let end = time(vec![Some(10), Some(10), Some(10), Some(20), None]);
-        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
-        check(vec![DataType::Int64, micros.clone(), micros], vec![k, start, end], &[0, 0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn zero_has_no_sign() {
-        let zeros: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![0.0, -0.0, 1.0]));
-        let mut table = KeyTable::new(vec![DataType::Float64]).unwrap();
-        let mut ids = Vec::new();
-        table.intern(&[zeros], 3, &mut ids, |_| {}).unwrap();
-        assert_eq!(ids, [0, 0, 1]);
-    }
-
-    #[test]
-    fn text_keys() {
-        let a: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), Some(""), None, Some("x")]));
-        let b: ArrayRef = Arc::new(Int64Array::from(vec![1, 1, 1, 1]));
-        check(vec![DataType::Utf8, DataType::Int64], vec![a, b], &[0, 1, 2, 0]);
-    }
-}
+mod tests;

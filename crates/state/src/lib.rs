@@ -5,5 +5,5 @@ mod key_table;
 mod row_store;
 
 pub use collection::Collection;
-pub use key_table::{KeyTable, NO_KEY};
+pub use key_table::{KeyTable, NO_KEY, one_zero};
 pub use row_store::RowStore;

@@ -7,6 +7,7 @@ use tidemill_plan::{AggregateCall, AggregateFunction};
 
 use super::distinct::DistinctSet;
 use super::states::{GroupStates, needs_distinct, states};
+use crate::saved::wrong;
 use crate::{OperatorError, RowError};
 
 /// States of all calls, by group number.
@@ -127,6 +128,47 @@ impl Calls {
     pub(crate) fn release(&mut self, group: u32) {
         self.plain.iter_mut().for_each(|states| states.release(group));
         self.sets.iter_mut().for_each(|set| set.release(group));
+    }
+
+    /// The states that are saved as one row per group.
+    pub(crate) fn save(&self, groups: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let mut columns = Vec::new();
+        for states in self.plain.iter().filter(|states| !states.is_multiset()) {
+            columns.extend(states.save(groups, &mut Vec::new())?);
+        }
+        Ok(columns)
+    }
+
+    /// Gives empty groups the states that [`Calls::save`] gave.
+    pub(crate) fn load(&mut self, groups: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let mut rest = columns;
+        for states in self.plain.iter_mut().filter(|states| !states.is_multiset()) {
+            let (own, others) =
+                rest.split_at_checked(states.width()).ok_or_else(|| wrong("a group has too few columns"))?;
+            states.load(groups, own)?;
+            rest = others;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(wrong("a group has too many columns")) }
+    }
+
+    /// How many calls' states are saved as any number of rows per group.
+    pub(super) fn multisets(&self) -> usize {
+        self.plain.iter().filter(|states| states.is_multiset()).count()
+    }
+
+    /// These states.
+    pub(super) fn multisets_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn GroupStates>> {
+        self.plain.iter_mut().filter(|states| states.is_multiset())
+    }
+
+    /// The sets of distinct arguments.
+    pub(super) fn sets(&self) -> &[DistinctSet] {
+        &self.sets
+    }
+
+    /// The sets of distinct arguments, to be changed.
+    pub(super) fn sets_mut(&mut self) -> &mut [DistinctSet] {
+        &mut self.sets
     }
 
     /// How often a value was computed from all rows of its group.

@@ -2,14 +2,18 @@
 //!
 //! A group's distinct arguments are kept once for all calls that want them. Of each is known for which of
 //! the calls (the set's members) it occurs: a bit each while nothing is ever taken back, else how often. A
-//! member's own states see an argument when it occurs for the first time, and again when it is gone.
+//! member's own states see an argument when it occurs for the first time, and again when it is gone. So what is
+//! saved are the pairs ([`saved`]): the members' states follow from them.
+
+mod saved;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
-use tidemill_state::KeyTable;
+use tidemill_state::{KeyTable, one_zero};
 
+use self::saved::Changes;
 use super::shared;
 use super::states::GroupStates;
 use crate::OperatorError;
@@ -29,13 +33,14 @@ pub(super) struct DistinctSet {
     next: Vec<u32>,
     first: Vec<u32>,
     members: Vec<Member>,
+    changes: Changes,
 }
 
 /// By pair: for which members it occurs.
 enum Seen {
     /// A bit per member.
     Ever(Vec<u64>),
-    /// A count per pair and member.
+    /// A count per pair and member, and behind each pair's counts the save since which it has changed.
     Times(Vec<i64>),
 }
 
@@ -57,6 +62,7 @@ impl DistinctSet {
             next: Vec::new(),
             first: Vec::new(),
             members: Vec::new(),
+            changes: Changes::default(),
         })
     }
 
@@ -91,6 +97,8 @@ impl DistinctSet {
         rows: &RecordBatch,
     ) -> Result<(), OperatorError> {
         let args: Vec<ArrayRef> = self.args.iter().map(|a| rows.column(*a).clone()).collect();
+        // What a member sees when an argument comes, when it goes and when it is loaded must be the same.
+        let args = one_zero(&args);
         let wanted = self.wanted(rows);
         if wanted.contains(&0) {
             // What no member wants is not kept.
@@ -130,6 +138,7 @@ impl DistinctSet {
     ) -> Result<(), OperatorError> {
         let pairs = self.find_pairs(groups, args)?;
         let (width, members) = (self.members.len(), &mut self.members);
+        let changes = &mut self.changes;
         let mut report = |member: usize, row: usize, sign: i64| {
             members[member].rows.push(row as u32);
             members[member].signs.push(sign);
@@ -140,14 +149,22 @@ impl DistinctSet {
                     let seen = &mut seen[*pair as usize];
                     let new = wanted & !*seen;
                     *seen |= new;
+                    if new != 0 {
+                        changes.push(*pair);
+                    }
                     bits(new).for_each(|member| report(member, row, 1));
                 }
             }
             Seen::Times(times) => {
                 for (row, (pair, wanted)) in pairs.iter().zip(wanted).enumerate() {
                     let diff = diffs.map_or(1, |d| d[row]);
+                    let times = &mut times[*pair as usize * (width + 1)..][..=width];
+                    if times[width] != changes.period() {
+                        times[width] = changes.period();
+                        changes.push(*pair);
+                    }
                     for member in bits(*wanted) {
-                        let times = &mut times[*pair as usize * width + member];
+                        let times = &mut times[member];
                         let before = *times;
                         *times += diff;
                         if (before > 0) != (*times > 0) {
@@ -173,7 +190,7 @@ impl DistinctSet {
         self.next.resize(capacity, NONE);
         match &mut self.seen {
             Seen::Ever(seen) => seen.resize(capacity, 0),
-            Seen::Times(times) => times.resize(capacity * self.members.len(), 0),
+            Seen::Times(times) => times.resize(capacity * (self.members.len() + 1), 0),
         }
         // New pairs are reported in the order of the first rows that have them.
         let mut new = added.iter().peekable();
@@ -205,7 +222,7 @@ impl DistinctSet {
             let place = pair as usize;
             match &mut self.seen {
                 Seen::Ever(seen) => seen[place] = 0,
-                Seen::Times(times) => times[place * width..(place + 1) * width].fill(0),
+                Seen::Times(times) => times[place * (width + 1)..][..width].fill(0),
             }
             pair = std::mem::replace(&mut self.next[place], NONE);
         }
@@ -218,7 +235,8 @@ impl DistinctSet {
             Seen::Times(times) => times.capacity(),
         };
         let members = self.members.iter().map(|m| m.states.bytes() + m.rows.capacity() * 12).sum::<usize>();
-        self.pairs.bytes() + seen * 8 + (self.next.capacity() + self.first.capacity()) * 4 + members
+        let links = (self.next.capacity() + self.first.capacity()) * 4;
+        self.pairs.bytes() + seen * 8 + links + members + self.changes.bytes()
     }
 }
 

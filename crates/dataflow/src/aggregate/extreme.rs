@@ -11,9 +11,11 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Arr
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use arrow::row::{RowConverter, Rows, SortField};
+use tidemill_delta::zero_nulls;
 
 use super::{GroupStates, shared};
 use crate::OperatorError;
+use crate::saved::numbers;
 
 /// Values in a form whose order is the values' order.
 enum Order {
@@ -199,6 +201,18 @@ impl GroupStates for AppendOnlyExtreme {
             + self.bytes.capacity() * 16
             + self.bytes.iter().flatten().map(|b| b.len()).sum::<usize>()
     }
+
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn save(&self, ids: &[u32], _places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(zero_nulls(vec![self.values(ids, &mut Vec::new())?]))
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        self.update(ids, None, columns)
+    }
 }
 
 /// Values from their bytes; `None` becomes NULL.
@@ -309,5 +323,40 @@ impl GroupStates for Extreme {
 
     fn bytes(&self) -> usize {
         (self.integers.capacity() + self.bytes.capacity()) * 24 + self.entries * 40
+    }
+
+    fn is_multiset(&self) -> bool {
+        true
+    }
+
+    /// A value, and how often it is there.
+    fn width(&self) -> usize {
+        2
+    }
+
+    fn save(&self, ids: &[u32], places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        let mut counts: Vec<i64> = Vec::new();
+        let mut listed = |place: usize, count: i64| {
+            places.push(place as u32);
+            counts.push(count);
+        };
+        let groups = || ids.iter().enumerate().map(|(place, id)| (place, *id as usize));
+        let values = match &self.order {
+            Order::Integer { data_type, via } => {
+                groups().for_each(|(place, id)| self.integers[id].values().for_each(|count| listed(place, *count)));
+                let values = groups().flat_map(|(_, id)| self.integers[id].keys().copied());
+                from_integers(Int64Array::from_iter_values(values), data_type, *via)?
+            }
+            Order::Bytes { converter } => {
+                groups().for_each(|(place, id)| self.bytes[id].values().for_each(|count| listed(place, *count)));
+                decode(converter, groups().flat_map(|(_, id)| self.bytes[id].keys().map(|bytes| Some(&**bytes))))?
+            }
+        };
+        Ok(vec![values, shared(Int64Array::from(counts))])
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let counts = numbers::<Int64Type>(columns, 1)?;
+        self.update(ids, Some(counts.values()), &columns[..1])
     }
 }

@@ -5,15 +5,16 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::array::{Array, ArrayRef, Int64Array, new_null_array};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use tidemill_delta::batch;
+use tidemill_delta::{batch, zero_nulls};
 use tidemill_plan::Recompute;
 
-use super::GroupStates;
+use super::{GroupStates, shared};
 use crate::OperatorError;
+use crate::saved::numbers;
 
 pub(super) struct FromRows {
     query: Arc<dyn Recompute>,
@@ -47,10 +48,8 @@ impl FromRows {
         let parsed: Vec<_> = listed.map(|row| parser.parse(row)).collect();
         let len = parsed.len();
         let columns = self.converter.convert_rows(parsed).map_err(|e| e.to_string())?;
-        let answer = self
-            .query
-            .compute(&[batch(self.schema.clone(), tidemill_delta::zero_nulls(columns), len)])
-            .map_err(|e| e.message)?;
+        let answer =
+            self.query.compute(&[batch(self.schema.clone(), zero_nulls(columns), len)]).map_err(|e| e.message)?;
         if answer.num_rows() != 1 || answer.num_columns() != 1 {
             return Err(format!("expected one value, got {} rows", answer.num_rows()));
         }
@@ -114,5 +113,35 @@ impl GroupStates for FromRows {
 
     fn recomputations(&self) -> u64 {
         self.recomputations.get()
+    }
+
+    fn is_multiset(&self) -> bool {
+        true
+    }
+
+    /// The arguments, and how often they are there.
+    fn width(&self) -> usize {
+        self.schema.fields().len() + 1
+    }
+
+    fn save(&self, ids: &[u32], places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        let parser = self.converter.parser();
+        let (mut rows, mut counts) = (Vec::new(), Vec::new());
+        for (place, id) in ids.iter().enumerate() {
+            for (row, count) in &self.groups[*id as usize] {
+                places.push(place as u32);
+                rows.push(parser.parse(row));
+                counts.push(*count);
+            }
+        }
+        let mut columns = zero_nulls(self.converter.convert_rows(rows)?);
+        columns.push(shared(Int64Array::from(counts)));
+        Ok(columns)
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let args = self.schema.fields().len();
+        let counts = numbers::<Int64Type>(columns, args)?;
+        self.update(ids, Some(counts.values()), &columns[..args])
     }
 }

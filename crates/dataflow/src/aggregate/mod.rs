@@ -8,12 +8,15 @@
 //!   `DISTINCT` also keep each distinct argument per group, once for all calls that share it.
 //! - Released: when the group has no rows left, or when the watermark has made it final (`closes`).
 //!   With `on_close` a group's row comes out once, at that moment.
+//! - Saved: the groups that have changed, as entries ([`saved`]).
 
 mod calls;
 mod distinct;
+mod exact;
 mod extreme;
 mod from_rows;
 mod numeric;
+mod saved;
 mod states;
 
 use std::collections::BTreeMap;
@@ -30,9 +33,10 @@ use tidemill_state::KeyTable;
 
 pub(crate) use calls::Calls;
 pub(crate) use extreme::Comparable;
+use saved::Changes;
 use states::GroupStates;
 
-use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
+use crate::{Entries, EntryShape, Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 
 /// The operator; see the module.
 pub struct Aggregate {
@@ -47,6 +51,7 @@ pub struct Aggregate {
     touched: Vec<u32>,
     steps: u64,
     started: bool,
+    changes: Changes,
 }
 
 /// What is known of every group, by its number.
@@ -58,6 +63,8 @@ struct Groups {
     emitted: Vec<bool>,
     /// The last step that touched it.
     touched: Vec<u64>,
+    /// Whether it has been saved.
+    saved: Vec<bool>,
 }
 
 impl Groups {
@@ -65,6 +72,7 @@ impl Groups {
         self.weight.resize(len, 0);
         self.emitted.resize(len, false);
         self.touched.resize(len, 0);
+        self.saved.resize(len, false);
     }
 }
 
@@ -82,6 +90,7 @@ impl Aggregate {
             touched: Vec::new(),
             steps: 0,
             started: false,
+            changes: Changes::default(),
         })
     }
 
@@ -95,28 +104,41 @@ impl Aggregate {
         let mut new = Vec::new();
         self.keys.intern(&columns, delta.len(), ids, |id| new.push(id))?;
         if !new.is_empty() {
-            let capacity = self.keys.capacity();
-            self.groups.grow(capacity);
-            self.calls.grow(capacity);
-            if let Some(bound) = self.plan.closes {
-                let place = self.plan.keys.iter().position(|k| *k == bound.column).expect("closes is on a key");
-                let times = micros(&self.keys.columns(&new)?[place])?;
-                for (id, time) in new.iter().zip(times.iter()) {
-                    // A group without a time never closes.
-                    if let Some(time) = time {
-                        self.closing.entry(time.saturating_add(bound.offset)).or_default().push(*id);
-                    }
-                }
-            }
+            self.make_room(&new)?;
         }
         for id in ids.iter() {
-            let mark = &mut self.groups.touched[*id as usize];
-            if *mark != self.steps {
-                *mark = self.steps;
-                self.touched.push(*id);
+            let mark = self.groups.touched[*id as usize];
+            if mark != self.steps {
+                self.touch(*id, mark);
             }
         }
         Ok(())
+    }
+
+    /// Prepares for groups that are new, and notes when they will be final.
+    fn make_room(&mut self, new: &[u32]) -> Result<(), ArrowError> {
+        let capacity = self.keys.capacity();
+        self.groups.grow(capacity);
+        self.calls.grow(capacity);
+        if let Some(bound) = self.plan.closes {
+            let place = self.plan.keys.iter().position(|k| *k == bound.column).expect("closes is on a key");
+            let times = micros(&self.keys.columns(new)?[place])?;
+            for (id, time) in new.iter().zip(times.iter()) {
+                // A group without a time never closes.
+                if let Some(time) = time {
+                    self.closing.entry(time.saturating_add(bound.offset)).or_default().push(*id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists a group as touched in this step; `before` is the step that touched it last.
+    #[inline]
+    fn touch(&mut self, id: u32, before: u64) {
+        self.changes.touch(id, before);
+        self.groups.touched[id as usize] = self.steps;
+        self.touched.push(id);
     }
 
     fn update(&mut self, delta: &Delta, ids: &[u32]) -> Result<(), OperatorError> {
@@ -189,25 +211,28 @@ impl Aggregate {
     }
 
     /// Forgets groups without rows.
-    fn release_empty(&mut self) {
+    fn release_empty(&mut self) -> Result<(), OperatorError> {
         if self.is_global() {
-            return;
+            return Ok(());
         }
-        for id in std::mem::take(&mut self.touched) {
-            if self.groups.weight[id as usize] == 0 {
-                self.release(id);
-            }
+        let mut empty = std::mem::take(&mut self.touched);
+        empty.retain(|id| self.groups.weight[*id as usize] == 0);
+        if let Some(bound) = self.plan.closes {
+            empty.iter().for_each(|id| self.forget_closing(*id, bound));
         }
+        self.release(&empty)
     }
 
-    fn release(&mut self, id: u32) {
-        if let Some(bound) = self.plan.closes {
-            self.forget_closing(id, bound);
+    fn release(&mut self, ids: &[u32]) -> Result<(), OperatorError> {
+        self.note_gone(ids)?;
+        for id in ids {
+            self.keys.release(*id);
+            self.calls.release(*id);
+            self.groups.weight[*id as usize] = 0;
+            self.groups.emitted[*id as usize] = false;
+            self.groups.saved[*id as usize] = false;
         }
-        self.keys.release(id);
-        self.calls.release(id);
-        self.groups.weight[id as usize] = 0;
-        self.groups.emitted[id as usize] = false;
+        Ok(())
     }
 
     fn forget_closing(&mut self, id: u32, bound: tidemill_plan::Bound) {
@@ -245,12 +270,7 @@ impl Aggregate {
         } else {
             None
         };
-        for id in closed {
-            self.keys.release(id);
-            self.calls.release(id);
-            self.groups.weight[id as usize] = 0;
-            self.groups.emitted[id as usize] = false;
-        }
+        self.release(&closed)?;
         Ok(out)
     }
 }
@@ -280,7 +300,7 @@ impl Operator for Aggregate {
         if !self.plan.on_close {
             out.extend(self.changes(old, cx.errors)?);
         }
-        self.release_empty();
+        self.release_empty()?;
         out.extend(self.close(cx.watermark, cx.errors)?);
         Ok(out)
     }
@@ -298,8 +318,24 @@ impl Operator for Aggregate {
     }
 
     fn state(&self) -> StateSize {
-        let bytes = self.keys.bytes() + self.groups.weight.capacity() * 17 + self.calls.bytes();
-        StateSize { rows: self.keys.len(), bytes }
+        let bytes = self.keys.bytes() + self.groups.weight.capacity() * 18 + self.calls.bytes();
+        StateSize { rows: self.keys.len(), bytes: bytes + self.changes.bytes() }
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Entries
+    }
+
+    fn entry_shapes(&self) -> Vec<EntryShape> {
+        self.shapes()
+    }
+
+    fn entries(&mut self, all: bool) -> Result<Vec<Entries>, OperatorError> {
+        self.save(all)
+    }
+
+    fn load(&mut self, _cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        self.load_entries(saved)
     }
 }
 
@@ -311,9 +347,9 @@ impl Aggregate {
         self.keys.intern(&[], 1, &mut ids, |_| new = true)?;
         self.groups.grow(self.keys.capacity());
         self.calls.grow(1);
-        if self.groups.touched[ids[0] as usize] != self.steps {
-            self.groups.touched[ids[0] as usize] = self.steps;
-            self.touched.push(ids[0]);
+        let mark = self.groups.touched[ids[0] as usize];
+        if mark != self.steps {
+            self.touch(ids[0], mark);
         }
         Ok(())
     }

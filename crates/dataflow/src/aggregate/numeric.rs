@@ -9,8 +9,9 @@ use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64T
 
 use tidemill_plan::{ExactSum, Moments, decimal_average};
 
-use super::{GroupStates, shared};
+use super::{GroupStates, exact, shared};
 use crate::OperatorError;
+use crate::saved::numbers;
 
 /// Whether integers hold the sum.
 fn is_integer(data_type: &DataType) -> bool {
@@ -106,6 +107,33 @@ impl Totals {
         }
     }
 
+    fn save(&self, ids: &[u32]) -> Vec<ArrayRef> {
+        let counts = Int64Array::from_iter_values(ids.iter().map(|id| self.counts[*id as usize]));
+        let sums = match &self.sums {
+            // Any 128 bits, whatever a decimal of this precision may be.
+            Sums::Integers(sums) => shared(Decimal128Array::from_iter_values(ids.iter().map(|id| sums[*id as usize]))),
+            Sums::Floats(sums) => shared(exact::save(ids.iter().map(|id| &sums[*id as usize]))),
+        };
+        vec![sums, shared(counts)]
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let counts = numbers::<Int64Type>(columns, 1)?.values();
+        ids.iter().zip(counts).for_each(|(id, count)| self.counts[*id as usize] = *count);
+        match &mut self.sums {
+            Sums::Integers(sums) => {
+                let saved = numbers::<Decimal128Type>(columns, 0)?.values();
+                ids.iter().zip(saved).for_each(|(id, sum)| sums[*id as usize] = *sum);
+            }
+            Sums::Floats(sums) => {
+                for (id, sum) in ids.iter().zip(exact::load(columns, 0)?) {
+                    sums[*id as usize] = sum?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn bytes(&self) -> usize {
         let each = match &self.sums {
             Sums::Integers(_) => 24,
@@ -169,6 +197,18 @@ impl GroupStates for Sum {
     fn bytes(&self) -> usize {
         self.totals.bytes()
     }
+
+    fn width(&self) -> usize {
+        2
+    }
+
+    fn save(&self, ids: &[u32], _places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(self.totals.save(ids))
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        self.totals.load(ids, columns)
+    }
 }
 
 /// `AVG`.
@@ -230,6 +270,18 @@ impl GroupStates for Average {
     fn bytes(&self) -> usize {
         self.totals.bytes()
     }
+
+    fn width(&self) -> usize {
+        2
+    }
+
+    fn save(&self, ids: &[u32], _places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(self.totals.save(ids))
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        self.totals.load(ids, columns)
+    }
 }
 
 /// `VAR_POP`, `VAR_SAMP`, `STDDEV_POP`, `STDDEV_SAMP`: exact sums of the values and of their squares.
@@ -269,5 +321,25 @@ impl GroupStates for Variance {
 
     fn bytes(&self) -> usize {
         self.groups.capacity() * size_of::<Moments>()
+    }
+
+    fn width(&self) -> usize {
+        3
+    }
+
+    fn save(&self, ids: &[u32], _places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        let sums = || ids.iter().map(|id| self.groups[*id as usize].sums());
+        let counts = Int64Array::from_iter_values(sums().map(|(count, ..)| count));
+        let (values, squares) = (exact::save(sums().map(|s| s.1)), exact::save(sums().map(|s| s.2)));
+        Ok(vec![shared(counts), shared(values), shared(squares)])
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let counts = numbers::<Int64Type>(columns, 0)?.values();
+        let sums = exact::load(columns, 1)?.zip(exact::load(columns, 2)?);
+        for ((id, count), (sum, squares)) in ids.iter().zip(counts).zip(sums) {
+            self.groups[*id as usize] = Moments::from_sums(*count, sum?, squares?);
+        }
+        Ok(())
     }
 }

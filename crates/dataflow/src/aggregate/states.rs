@@ -1,7 +1,8 @@
 //! The states of one call for all groups.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use tidemill_plan::{AggregateCall, AggregateFunction};
 
 use super::extreme::{AppendOnlyExtreme, Extreme};
@@ -9,6 +10,7 @@ use super::from_rows::FromRows;
 use super::numeric::{Average, Sum, Variance};
 use super::{args_type, shared};
 use crate::OperatorError;
+use crate::saved::numbers;
 
 /// One aggregate's states, by group number.
 pub(super) trait GroupStates: Send {
@@ -26,6 +28,16 @@ pub(super) trait GroupStates: Send {
     fn recomputations(&self) -> u64 {
         0
     }
+    /// Whether a group's state is saved as any number of rows, instead of exactly one.
+    fn is_multiset(&self) -> bool {
+        false
+    }
+    /// How many columns these rows have.
+    fn width(&self) -> usize;
+    /// The groups' states as rows, group by group. For a multiset `places` gets the place in `ids` of each row's group.
+    fn save(&self, ids: &[u32], places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError>;
+    /// Gives empty groups the states that were saved: row `i` is of group `ids[i]`.
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError>;
 }
 
 /// Whether distinct arguments make a difference: MIN and MAX of distinct values are MIN and MAX.
@@ -69,7 +81,9 @@ impl GroupStates for Count {
     }
 
     fn update(&mut self, ids: &[u32], diffs: Option<&[i64]>, args: &[ArrayRef]) -> Result<(), OperatorError> {
-        let nulls = args.iter().find_map(|a| a.logical_nulls().filter(|n| n.null_count() > 0));
+        // Of several arguments none may be NULL.
+        let nulls = args.iter().fold(None, |nulls, a| NullBuffer::union(nulls.as_ref(), a.logical_nulls().as_ref()));
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
         match (nulls, diffs) {
             (None, None) => ids.iter().for_each(|id| self.counts[*id as usize] += 1),
             (None, Some(diffs)) => ids.iter().zip(diffs).for_each(|(id, d)| self.counts[*id as usize] += d),
@@ -92,6 +106,20 @@ impl GroupStates for Count {
 
     fn bytes(&self) -> usize {
         self.counts.capacity() * 8
+    }
+
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn save(&self, ids: &[u32], _places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        Ok(vec![shared(Int64Array::from_iter_values(ids.iter().map(|id| self.counts[*id as usize])))])
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let counts = numbers::<Int64Type>(columns, 0)?.values();
+        ids.iter().zip(counts).for_each(|(id, count)| self.counts[*id as usize] = *count);
+        Ok(())
     }
 }
 
@@ -134,5 +162,21 @@ impl GroupStates for Bool {
 
     fn bytes(&self) -> usize {
         self.counts.capacity() * 16
+    }
+
+    fn width(&self) -> usize {
+        2
+    }
+
+    fn save(&self, ids: &[u32], _places: &mut Vec<u32>) -> Result<Vec<ArrayRef>, OperatorError> {
+        let counts = || ids.iter().map(|id| self.counts[*id as usize]);
+        let (yes, no) = (counts().map(|count| count.0), counts().map(|count| count.1));
+        Ok(vec![shared(Int64Array::from_iter_values(yes)), shared(Int64Array::from_iter_values(no))])
+    }
+
+    fn load(&mut self, ids: &[u32], columns: &[ArrayRef]) -> Result<(), OperatorError> {
+        let (yes, no) = (numbers::<Int64Type>(columns, 0)?.values(), numbers::<Int64Type>(columns, 1)?.values());
+        ids.iter().zip(yes.iter().zip(no)).for_each(|(id, (yes, no))| self.counts[*id as usize] = (*yes, *no));
+        Ok(())
     }
 }

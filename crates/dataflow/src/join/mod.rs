@@ -10,7 +10,10 @@
 //!   more (`evict`), for sides whose plan has such a bound.
 //!
 //! A key with NULL matches nothing unless the plan says so; such rows are not stored.
+//!
+//! Saved: both sides' rows ([`saved`]).
 
+mod saved;
 mod side;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
@@ -22,7 +25,7 @@ use tidemill_plan::{JoinKind, JoinPlan, Scalar};
 
 use self::side::Side;
 use crate::map::row_text;
-use crate::{Operator, OperatorError, RowError, StateSize, StepCx};
+use crate::{Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 
 /// Candidate pairs are built and filtered at most about this many at a time.
 const PAIRS: usize = 16_384;
@@ -34,6 +37,8 @@ pub struct Join {
     /// left ++ right, what the residual filter sees.
     pair_schema: SchemaRef,
     sides: [Side; 2],
+    /// Whether matches are counted only, because what comes was here before.
+    loading: bool,
 }
 
 /// Rows of one input in this step, as one batch.
@@ -81,6 +86,7 @@ impl Join {
             schema,
             pair_schema: tidemill_delta::relaxed(&Arc::new(Schema::new(fields))),
             sides: [side(0, &plan.left_keys)?, side(1, &plan.right_keys)?],
+            loading: false,
         })
     }
 
@@ -162,7 +168,7 @@ impl Join {
             self.sides[other].count_match(*s, arrived.weights[*a as usize]);
         }
         let semi = matches!(self.plan.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
-        if semi || pairs.stored.is_empty() {
+        if semi || self.loading || pairs.stored.is_empty() {
             return Ok(());
         }
         let weights = pairs.arrived.iter().zip(&pairs.stored);
@@ -368,6 +374,18 @@ impl Operator for Join {
 
     fn due(&self, watermark: Micros) -> bool {
         self.sides.iter().any(|s| s.due(watermark))
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Rows
+    }
+
+    fn rows(&self) -> Result<Vec<Delta>, OperatorError> {
+        self.save()
+    }
+
+    fn load(&mut self, cx: &mut StepCx<'_>, saved: &mut [Vec<Delta>]) -> Result<(), OperatorError> {
+        self.load_rows(cx.watermark, saved)
     }
 
     fn state(&self) -> StateSize {

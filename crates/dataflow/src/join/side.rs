@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashTable;
@@ -86,6 +86,27 @@ impl Side {
 
     pub(super) fn counts_matches(&self) -> bool {
         self.matches.is_some()
+    }
+
+    pub(super) fn is_append_only(&self) -> bool {
+        self.append_only
+    }
+
+    /// The rows there are, the eldest first.
+    pub(super) fn live(&self) -> Vec<u32> {
+        (0..self.weights.len() as u32).filter(|row| self.weights[*row as usize] != 0).collect()
+    }
+
+    /// Makes room for this many rows, which saves growing step by step.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.nexts.reserve(rows);
+        self.key_of.reserve(rows);
+        self.weights.reserve(rows);
+        if !self.append_only {
+            self.hashes.reserve(rows);
+            let hashes = &self.hashes;
+            self.by_hash.reserve(rows, |row| hashes[*row as usize]);
+        }
     }
 
     pub(super) fn lookup(&self, columns: &[ArrayRef], rows: usize, keys: &mut Vec<u32>) -> Result<(), OperatorError> {
@@ -228,8 +249,11 @@ impl Side {
         let times = micros(rows.column(bound.column))?;
         // A row without a time stays for ever.
         let Some(last) = arrow::compute::max(&times) else { return Ok(()) };
-        let at = last.saturating_add(bound.offset);
-        self.expiring.entry(at).or_default().push(start..start + rows.num_rows() as u32);
+        let ranges = self.expiring.entry(last.saturating_add(bound.offset)).or_default();
+        match times.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => ranges.push(start..start + rows.num_rows() as u32),
+            Some(nulls) => ranges.extend(nulls.valid_slices().map(|(a, b)| start + a as u32..start + b as u32)),
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use tidemill_plan::OrderBy;
 use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
+use tidemill_delta::Delta;
 
 use super::timeline::{Snapshot, Timeline};
 use super::{Timed, Turn};
@@ -67,6 +68,11 @@ impl History {
     /// Whole rows by their numbers.
     pub(super) fn rows(&self, ids: &[u32]) -> Result<RecordBatch, OperatorError> {
         Ok(self.kept.gather(ids)?)
+    }
+
+    /// All rows, key by key, in the order of time.
+    pub(super) fn all(&self) -> Result<Delta, OperatorError> {
+        Ok(self.kept.weighted(self.keys.iter())?)
     }
 
     /// Releases what the epoch took back.

@@ -36,6 +36,10 @@ struct Slot {
     alive: bool,
     /// Whether it waits to become final.
     closing: bool,
+    /// Whether it has been saved with the first time that it has.
+    saved: bool,
+    /// Whether it has changed since the last save.
+    changed: bool,
 }
 
 /// A session that the epoch changes.
@@ -135,7 +139,17 @@ impl Timeline {
     }
 
     fn create_at(&mut self, key: u32, at: usize, first: i64, last: i64) -> u32 {
-        let slot = Slot { first, last, key, touched: true, into: 0, alive: true, closing: false };
+        let slot = Slot {
+            first,
+            last,
+            key,
+            touched: true,
+            into: 0,
+            alive: true,
+            closing: false,
+            saved: false,
+            changed: false,
+        };
         let session = match self.free.pop() {
             Some(session) => {
                 self.sessions[session as usize] = slot;
@@ -257,6 +271,28 @@ impl Timeline {
     /// Whether something waits for the session's end.
     pub(super) fn is_closing(&self, session: u32) -> bool {
         self.sessions[session as usize].closing
+    }
+
+    /// Whether the session was saved as it is no longer; from now on it counts as not saved.
+    pub(super) fn leaves_saved(&mut self, session: u32) -> bool {
+        std::mem::take(&mut self.sessions[session as usize].saved)
+    }
+
+    /// Whether a session was not known to have changed since the last save; from now on it is.
+    pub(super) fn wants_saving(&mut self, session: u32) -> bool {
+        !std::mem::replace(&mut self.sessions[session as usize].changed, true)
+    }
+
+    /// Notes that a session is saved as it is.
+    pub(super) fn set_saved(&mut self, session: u32) {
+        let slot = &mut self.sessions[session as usize];
+        (slot.saved, slot.changed) = (true, false);
+    }
+
+    /// Whether a key has a session that begins at this time.
+    pub(super) fn begins(&self, key: u32, first: i64) -> bool {
+        let session = self.keys[key as usize].get(self.first_ending_from(key, first));
+        session.is_some_and(|session| self.sessions[*session as usize].first == first)
     }
 
     /// Whether a key has no sessions.

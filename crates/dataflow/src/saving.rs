@@ -1,0 +1,223 @@
+//! Saving what operators remember, and giving it back.
+//!
+//! What is saved are rows, so it does not depend on the number of workers. An operator that keeps rows is saved as
+//! the changes of its input since the last time; when these have become much more than what is left of them, as
+//! what is left. An operator that keeps entries is asked for those that have changed.
+
+use tidemill_delta::{Delta, Epoch};
+use tidemill_plan::{NodeId, Op, RelationId, Route};
+
+use crate::view::{View, Watermarks};
+use crate::{Keeps, Operator, OperatorError, StepCx};
+
+/// Rows that an operator takes in before anybody asks how many it still needs.
+const UNASKED: usize = 65_536;
+
+/// A part of an operator's state on one worker: what has changed, or all.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The view.
+    pub view: RelationId,
+    /// The operator.
+    pub node: NodeId,
+    /// Which of its inputs or kinds of entries.
+    pub part: usize,
+    /// The worker.
+    pub worker: usize,
+    /// Whether this replaces all that was saved of this part on this worker.
+    pub whole: bool,
+    /// Changes of rows, or entries.
+    pub delta: Delta,
+    /// For entries: the keys that have none any more.
+    pub gone: Option<Delta>,
+}
+
+/// What an operator that keeps rows has taken in since it was saved.
+#[derive(Default)]
+pub(crate) struct Recorded {
+    /// By input.
+    inputs: Vec<Vec<Delta>>,
+    /// How many rows these are.
+    rows: usize,
+    /// How many rows may come in before the operator is asked how many it needs.
+    limit: usize,
+    /// How many rows were saved since the last time that all were.
+    saved: usize,
+    /// It was more than is worth keeping: all is saved next.
+    whole: bool,
+}
+
+impl Recorded {
+    /// Remembers rows that an operator is about to take in.
+    pub(crate) fn take_in(&mut self, inputs: &[Vec<Delta>], operator: &dyn Operator) {
+        if self.whole {
+            return;
+        }
+        self.inputs.resize_with(inputs.len().max(self.inputs.len()), Vec::new);
+        for (own, new) in self.inputs.iter_mut().zip(inputs) {
+            self.rows += new.iter().map(Delta::len).sum::<usize>();
+            own.extend(new.iter().cloned());
+        }
+        if self.rows > self.limit.max(UNASKED) {
+            self.limit = most(operator);
+            if self.rows > self.limit {
+                (self.whole, self.rows) = (true, 0);
+                self.inputs.clear();
+            }
+        }
+    }
+}
+
+/// The most rows that are worth saving instead of what an operator still has.
+fn most(operator: &dyn Operator) -> usize {
+    UNASKED + 2 * operator.state().rows
+}
+
+impl View {
+    /// Whether another worker saves what comes in at this input too.
+    fn saved_elsewhere(&self, node: NodeId, part: usize, worker: usize) -> bool {
+        let input = self.spec.dataflow.nodes[node].inputs.get(part);
+        worker != 0 && input.is_some_and(|edge| edge.route == Route::Broadcast)
+    }
+
+    /// Tells the state of all operators on this worker to `tell`.
+    pub(crate) fn save(&mut self, worker: usize, all: bool, mut tell: impl FnMut(Saved)) -> Result<(), OperatorError> {
+        let view = self.spec.view;
+        for node in 0..self.operators.len() {
+            let inputs = self.spec.dataflow.nodes[node].inputs.len();
+            let Some(operator) = &mut self.operators[node] else { continue };
+            let saved = |part, whole, delta, gone| Saved { view, node, part, worker, whole, delta, gone };
+            let mut found = Vec::new();
+            match operator.keeps() {
+                Keeps::Nothing => {}
+                Keeps::Rows => {
+                    let recorded = std::mem::take(&mut self.recorded[node]);
+                    let (most, rows) = (most(operator.as_ref()), recorded.rows + recorded.saved);
+                    if all || recorded.whole || rows > most {
+                        let left = operator.rows()?;
+                        self.recorded[node].saved = left.iter().map(Delta::len).sum();
+                        found.extend(left.into_iter().enumerate().map(|(part, d)| saved(part, true, d, None)));
+                    } else {
+                        self.recorded[node].saved = rows;
+                        let parts = recorded.inputs.into_iter().enumerate();
+                        found.extend(
+                            parts.flat_map(|(part, list)| list.into_iter().map(move |d| saved(part, false, d, None))),
+                        );
+                    }
+                }
+                Keeps::Entries => {
+                    for (part, entries) in operator.entries(all)?.into_iter().enumerate() {
+                        let (rows, gone) = (Delta::inserts(entries.rows), Delta::inserts(entries.gone));
+                        if all || !rows.is_empty() || !gone.is_empty() {
+                            found.push(saved(part, all, rows, Some(gone)));
+                        }
+                    }
+                }
+            }
+            debug_assert!(inputs > 0 || found.iter().all(|s| s.gone.is_some() || s.delta.is_empty()));
+            found.retain(|s| !self.saved_elsewhere(node, s.part, worker));
+            found.into_iter().for_each(&mut tell);
+        }
+        Ok(())
+    }
+
+    /// Takes a part of a saved state in, until the operators run for the first time.
+    pub(crate) fn take_saved(&mut self, node: NodeId, part: usize, delta: Delta) {
+        let Some(loading) = self.loading.get_mut(node).and_then(Option::as_mut) else { return };
+        if loading.len() <= part {
+            loading.resize_with(part + 1, Vec::new);
+        }
+        loading[part].push(delta);
+    }
+
+    /// Gives an operator its saved state, if it waits for one. Tells whether it did.
+    pub(crate) fn load(&mut self, node: NodeId, epoch: Epoch, watermarks: &Watermarks) -> Result<bool, OperatorError> {
+        let Some(mut saved) = self.loading.get_mut(node).and_then(Option::take) else { return Ok(false) };
+        let watermark = self.watermark(node, epoch, watermarks);
+        let Some(operator) = &mut self.operators[node] else { return Ok(true) };
+        let parts = match operator.keeps() {
+            Keeps::Entries => operator.entry_shapes().len(),
+            _ => self.spec.dataflow.nodes[node].inputs.len().max(1),
+        };
+        saved.resize_with(parts, Vec::new);
+        self.recorded[node].saved = saved.iter().flatten().map(Delta::len).sum();
+        operator.load(&mut StepCx { epoch, watermark, errors: &mut Vec::new() }, &mut saved)?;
+        Ok(true)
+    }
+}
+
+/// How the rows of a part of a node's state are shared out among workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// By the hash of these columns.
+    Hash(Vec<usize>),
+    /// All to the first.
+    First,
+    /// All to all.
+    All,
+    /// Any to any.
+    Any,
+}
+
+/// What a node saves and how it is shared out again; made from the plan alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedShape {
+    /// For entries: how many leading columns are the key.
+    pub key: Option<usize>,
+    /// Who gets which rows.
+    pub placement: Placement,
+}
+
+/// The parts that the nodes of a view save, by node.
+pub fn saved_shapes(spec: &crate::ViewSpec) -> Result<Vec<Vec<SavedShape>>, OperatorError> {
+    let nodes = &spec.dataflow.nodes;
+    let shapes = nodes.iter().map(|node| {
+        if matches!(node.op, Op::Input(_)) {
+            return Ok(Vec::new());
+        }
+        let Some(operator) = crate::view::operator(node, nodes)? else { return Ok(Vec::new()) };
+        let route = |port: usize| node.inputs.get(port).map(|edge| &edge.route);
+        Ok(match operator.keeps() {
+            Keeps::Nothing => Vec::new(),
+            Keeps::Rows => (0..node.inputs.len())
+                .map(|port| SavedShape { key: None, placement: placement(route(port), |column| Some(column)) })
+                .collect(),
+            Keeps::Entries => {
+                let shapes = operator.entry_shapes().into_iter().map(|shape| {
+                    let place = |column| shape.input_columns.iter().position(|own| *own == column);
+                    SavedShape { key: Some(shape.key), placement: placement(route(0), place) }
+                });
+                shapes.collect()
+            }
+        })
+    });
+    shapes.collect()
+}
+
+fn placement(route: Option<&Route>, place: impl Fn(usize) -> Option<usize>) -> Placement {
+    match route {
+        Some(Route::Hash(columns)) => {
+            let places = columns.iter().map(|column| place(*column)).collect::<Option<Vec<_>>>();
+            Placement::Hash(places.expect("an operator saves the columns that its rows are routed by"))
+        }
+        Some(Route::Broadcast) => Placement::All,
+        Some(Route::Local) => Placement::Any,
+        Some(Route::Gather) | None => Placement::First,
+    }
+}
+
+impl Placement {
+    /// The rows by worker.
+    pub fn share_out(&self, delta: &Delta, workers: usize) -> Result<Vec<(usize, Delta)>, OperatorError> {
+        match self {
+            Placement::Hash(columns) => crate::hub::partition(delta, columns, workers),
+            Placement::First => Ok(vec![(0, delta.clone())]),
+            Placement::All => Ok((0..workers).map(|worker| (worker, delta.clone())).collect()),
+            // Rows that cancel each other must meet.
+            Placement::Any => {
+                let all: Vec<usize> = (0..delta.rows.num_columns()).collect();
+                crate::hub::partition(delta, &all, workers)
+            }
+        }
+    }
+}
