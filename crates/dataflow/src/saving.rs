@@ -137,7 +137,7 @@ impl View {
         let Some(operator) = &mut self.operators[node] else { return Ok(true) };
         let parts = match operator.keeps() {
             Keeps::Entries => operator.entry_shapes().len(),
-            _ => self.spec.dataflow.nodes[node].inputs.len().max(1),
+            _ => self.spec.dataflow.nodes[node].inputs.len(),
         };
         saved.resize_with(parts, Vec::new);
         self.recorded[node].saved = saved.iter().flatten().map(Delta::len).sum();

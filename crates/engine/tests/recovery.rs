@@ -84,7 +84,7 @@ async fn a_subscriber_that_comes_back_is_told_the_same_and_what_it_missed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_read_on_where_it_stood() {
-    const ROWS: u64 = 60_000;
+    const ROWS: u64 = 400_000;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("rows.ndjson");
     let text: String = (0..ROWS).map(|i| format!("{{\"k\": {}, \"a\": {i}}}\n", i % 7)).collect();

@@ -27,7 +27,12 @@ impl Lower<'_> {
             return Err(external(self.why_not_closing(root)));
         };
         let schema = self.nodes[root].schema.clone();
-        let edge = Edge { from: root, route: Route::Local };
+        // A row and its being taken back must meet, also when another number of workers goes on with what is held back.
+        let route = match self.nodes[root].append_only {
+            true => Route::Local,
+            false => Route::Hash((0..schema.fields().len()).collect()),
+        };
+        let edge = Edge { from: root, route };
         Ok(self.push(Op::CloseGate(CloseGatePlan { closes }), vec![edge], schema, true, Vec::new()))
     }
 
