@@ -171,14 +171,18 @@ impl Hub {
             .filter(|(_, v)| v.removed_from.is_some_and(|end| end <= epoch))
             .map(|(id, _)| *id)
             .collect();
-        for id in gone {
-            self.views.remove(&id);
-            self.sizes.lock().remove(&(id, self.place.worker));
-            for list in self.readers.values_mut() {
-                list.retain(|(view, _)| *view != id);
-            }
-            self.readers.retain(|_, list| !list.is_empty());
+        gone.into_iter().for_each(|id| self.forget(id));
+    }
+
+    fn forget(&mut self, id: RelationId) {
+        if self.views.remove(&id).is_none() {
+            return;
         }
+        self.sizes.lock().remove(&(id, self.place.worker));
+        for list in self.readers.values_mut() {
+            list.retain(|(view, _)| *view != id);
+        }
+        self.readers.retain(|_, list| !list.is_empty());
     }
 
     fn next_work(&mut self, at: Step) -> Option<(RelationId, NodeId, Vec<Vec<Delta>>)> {
@@ -238,6 +242,8 @@ impl Hub {
         let spec = definition.spec.get_or_init(|| (self.deploy)(&definition.text)).clone();
         let Some(spec) = spec else { return };
         let id = spec.view;
+        // A view that is built anew was removed in an epoch before, which may not have been retired yet.
+        self.forget(id);
         let level_of = |relation: RelationId| self.views.get(&relation).map_or(1, View::output_level);
         match View::build(spec.clone(), at.epoch, level_of) {
             Ok(view) => {

@@ -5,11 +5,14 @@
 //! flight: a quiet system takes tiny epochs, a busy one large ones. When the workers are done with
 //! an epoch, all views' changes of it become visible at once.
 
+mod arrivals;
 mod catch_up;
 mod cut;
 mod durable;
 mod publish;
+mod rebuild;
 mod recover;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,9 +27,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::catch_up::CatchUp;
 use self::durable::{Durable, Logged};
+use self::rebuild::Rebuild;
+pub(crate) use self::repair::{LateRows, Repair};
 use crate::engine::Inner;
 use crate::event_time::Prepared;
 use crate::journal::Object;
+use crate::retained::Retained;
 use crate::sink::RunningSink;
 use crate::source::RunningSource;
 use crate::table::{PrimaryKey, TableChange};
@@ -44,6 +50,8 @@ pub(crate) enum Request {
     Define(Box<Define>),
     /// Objects go, dependents first.
     Drop { ids: Vec<RelationId>, reply: Reply<()> },
+    /// What went wrong is put right.
+    Repair(Repair),
     /// Sources begin to read.
     StartSources,
     /// Answer when all bounded input has been read and its effects are published.
@@ -118,6 +126,11 @@ pub(crate) struct Conductor {
     /// How many inputs of views read a relation.
     read_by: BTreeMap<RelationId, usize>,
     failed: BTreeSet<RelationId>,
+    /// The dataflows of views that have stopped.
+    stopped: BTreeMap<RelationId, Arc<ViewSpec>>,
+    rebuild: Option<Rebuild>,
+    /// What is kept in side tables that have had rows.
+    retained: BTreeMap<RelationId, Retained>,
     /// The watermark that the rows so far allow, and the one in force.
     reached: BTreeMap<RelationId, Micros>,
     in_force: BTreeMap<RelationId, Micros>,
@@ -170,6 +183,9 @@ impl Conductor {
             specs: BTreeMap::new(),
             read_by: BTreeMap::new(),
             failed: BTreeSet::new(),
+            stopped: BTreeMap::new(),
+            rebuild: None,
+            retained: BTreeMap::new(),
             reached: BTreeMap::new(),
             in_force: BTreeMap::new(),
             side_rows: Vec::new(),
@@ -276,6 +292,7 @@ impl Conductor {
             return self.answer_all(Err(SqlError::new("58000", message)));
         }
         let idle = self.in_flight.is_empty() && self.queue.is_empty() && self.catching_up.is_empty();
+        let idle = idle && self.rebuild.is_none();
         if idle && self.sources.values().all(RunningSource::ended) {
             let waits: Vec<_> = self.sinks.values().map(RunningSink::flush).collect();
             waits.into_iter().for_each(|w| {

@@ -18,6 +18,8 @@ pub struct Config {
     pub epochs_in_flight: usize,
     /// Bytes of changes kept per view for subscribers that come back.
     pub history_bytes: usize,
+    /// Rows kept in each side table (`t$bad`, `t$late`, `v$errors`); beyond that the eldest go.
+    pub side_table_rows: usize,
     /// Start reading a source when its first view is created; else
     /// [`Engine::start_sources`](crate::Engine::start_sources) does.
     pub auto_start_sources: bool,
@@ -54,6 +56,7 @@ impl Default for Config {
             max_epoch_rows: 65_536,
             epochs_in_flight: 4,
             history_bytes: 64 << 20,
+            side_table_rows: 1_000_000,
             auto_start_sources: true,
             materialize: true,
             arrived_bytes: 256 << 20,

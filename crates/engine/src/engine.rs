@@ -19,6 +19,7 @@ use crate::catalog::{CatalogState, kind_name};
 use crate::conductor::{Conductor, Request};
 use crate::config::Config;
 use crate::event_time::prepare_table;
+use crate::panics::guarded;
 use crate::published::Published;
 use crate::replica::Replica;
 use crate::room::Room;
@@ -313,6 +314,6 @@ impl Inner {
         let fields: Vec<_> = columns.iter().map(|c| table.schema.field(*c).clone().with_nullable(true)).collect();
         let schema = Arc::new(arrow::datatypes::Schema::new(fields));
         let named = tidemill_delta::batch(schema, rows.columns().to_vec(), rows.num_rows());
-        self.planner.complete_rows(table, named)
+        guarded(&table.name, || self.planner.complete_rows(table, named))
     }
 }

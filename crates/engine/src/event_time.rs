@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    UInt32Array,
 };
-use arrow::compute::{cast, take_record_batch};
+use arrow::compute::{cast, max, min, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use tidemill_delta::{Micros, batch};
+use tidemill_delta::{Micros, NO_WATERMARK, batch};
 use tidemill_plan::ColumnPath;
 use tidemill_sql::{Relation, SqlError};
+
+use crate::panics::guarded;
 
 /// Rows of a source or table, ready to enter an epoch.
 #[derive(Clone, Debug)]
@@ -17,8 +20,14 @@ pub(crate) struct Prepared {
     pub(crate) rows: RecordBatch,
     /// What the rows' columns are; `None`: all columns of the relation.
     pub(crate) columns: Option<Arc<[ColumnPath]>>,
-    /// The least event time, if there is event time and a row has one.
+    pub(crate) times: Times,
+}
+
+/// The times of some rows; nothing if there is no event time, or no row has one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
     pub(crate) earliest: Option<Micros>,
+    pub(crate) latest: Option<Micros>,
     /// The watermark that the rows allow.
     pub(crate) watermark: Option<Micros>,
 }
@@ -46,6 +55,19 @@ pub(crate) fn prepare_source(
     read: &[ColumnPath],
     give: &Arc<[ColumnPath]>,
 ) -> Result<Prepared, SqlError> {
+    guarded(&relation.name, || {
+        let rows = with_generated(relation, rows, read, give)?;
+        let times = times(relation, &rows, Some(give))?;
+        Ok(Prepared { rows, columns: Some(give.clone()), times })
+    })
+}
+
+fn with_generated(
+    relation: &Relation,
+    rows: RecordBatch,
+    read: &[ColumnPath],
+    give: &[ColumnPath],
+) -> Result<RecordBatch, SqlError> {
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
     for path in give.iter().skip(read.len()) {
         let generated = relation.generated.iter().find(|g| g.column == path.column).ok_or_else(|| {
@@ -56,24 +78,18 @@ pub(crate) fn prepare_source(
     }
     let fields: Vec<Field> =
         columns.iter().enumerate().map(|(i, c)| Field::new(i.to_string(), c.data_type().clone(), true)).collect();
-    let rows = batch(Arc::new(Schema::new(fields)), columns, rows.num_rows());
-    let (earliest, watermark) = times(relation, &rows, Some(give))?;
-    Ok(Prepared { rows, columns: Some(give.clone()), earliest, watermark })
+    Ok(batch(Arc::new(Schema::new(fields)), columns, rows.num_rows()))
 }
 
 /// Finds the times of whole rows of a table.
 pub(crate) fn prepare_table(relation: &Relation, rows: RecordBatch) -> Result<Prepared, SqlError> {
-    let (earliest, watermark) = times(relation, &rows, None)?;
-    Ok(Prepared { rows, columns: None, earliest, watermark })
+    let times = guarded(&relation.name, || times(relation, &rows, None))?;
+    Ok(Prepared { rows, columns: None, times })
 }
 
-fn times(
-    relation: &Relation,
-    rows: &RecordBatch,
-    columns: Option<&Arc<[ColumnPath]>>,
-) -> Result<(Option<Micros>, Option<Micros>), SqlError> {
+fn times(relation: &Relation, rows: &RecordBatch, columns: Option<&Arc<[ColumnPath]>>) -> Result<Times, SqlError> {
     let Some(event_time) = relation.event_time.as_ref().filter(|_| rows.num_rows() > 0) else {
-        return Ok((None, None));
+        return Ok(Times::default());
     };
     let all: Vec<ColumnPath>;
     let has: &[ColumnPath] = match columns {
@@ -83,11 +99,10 @@ fn times(
             &all
         }
     };
-    let time = pick(rows, has, &[ColumnPath::column(event_time.column)])?;
-    let earliest = arrow::compute::min(&micros(time.column(0))?);
+    let time = micros(pick(rows, has, &[ColumnPath::column(event_time.column)])?.column(0))?;
     let inputs = pick(rows, has, &event_time.inputs)?;
-    let watermark = event_time.watermark.eval(&inputs).map_err(scalar_error)?;
-    Ok((earliest, arrow::compute::max(&micros(&watermark)?)))
+    let watermark = micros(&event_time.watermark.eval(&inputs).map_err(scalar_error)?)?;
+    Ok(Times { earliest: min(&time), latest: max(&time), watermark: max(&watermark) })
 }
 
 /// The columns `wanted` out of rows that have the columns `has`.
@@ -122,25 +137,78 @@ fn nested(rows: &RecordBatch, has: &[ColumnPath], path: &ColumnPath) -> Result<A
     Ok(column)
 }
 
-/// The row numbers in time and too late.
-pub(crate) struct Split {
-    pub(crate) in_time: RecordBatch,
-    pub(crate) late: RecordBatch,
+/// Under which conditions rows enter an epoch.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    /// The watermark in force.
+    pub(crate) watermark: Micros,
+    /// The epoch's time: when its rows arrive.
+    pub(crate) arrival: Micros,
 }
 
-/// Splits rows by the watermark: late is what is stamped before it. A row without a time is in time.
-pub(crate) fn split_late(relation: &Relation, prepared: &Prepared, watermark: Micros) -> Result<Split, SqlError> {
-    let column = relation.event_time.as_ref().map_or(0, |t| t.column);
-    let path = ColumnPath::column(column);
-    let at = match &prepared.columns {
-        None => column,
-        Some(columns) => columns.iter().position(|c| *c == path).unwrap_or(0),
-    };
-    let times = micros(prepared.rows.column(at))?;
-    let is_late = |i: &u32| times.is_valid(*i as usize) && times.value(*i as usize) < watermark;
-    let (late, in_time): (Vec<u32>, Vec<u32>) = (0..times.len() as u32).partition(is_late);
-    let take = |list: Vec<u32>| take_record_batch(&prepared.rows, &UInt32Array::from(list)).map_err(internal);
-    Ok(Split { in_time: take(in_time)?, late: take(late)? })
+/// Rows told apart as they enter an epoch.
+pub(crate) struct Admitted {
+    pub(crate) in_time: RecordBatch,
+    /// What `in_time` has; `None`: all columns of the relation.
+    pub(crate) columns: Option<Arc<[ColumnPath]>>,
+    /// Rows of `t$late`.
+    pub(crate) late: Option<RecordBatch>,
+    /// The watermark that the rows allow; those from the future have no say.
+    pub(crate) watermark: Option<Micros>,
+}
+
+/// Tells rows apart: late is what is stamped before the watermark or too far ahead of its arrival. A row
+/// without a time is in time.
+pub(crate) fn admit(relation: &Relation, prepared: Prepared, entry: Entry) -> Result<Admitted, SqlError> {
+    let Prepared { rows, columns, times } = prepared;
+    let fence = relation.event_time.as_ref().and_then(|time| time.future_fence);
+    let limit = fence.map_or(Micros::MAX, |fence| entry.arrival.saturating_add(fence));
+    let in_time = times.earliest.is_none_or(|t| t >= entry.watermark) && times.latest.is_none_or(|t| t <= limit);
+    if in_time {
+        return Ok(Admitted { in_time: rows, columns, late: None, watermark: times.watermark });
+    }
+    guarded(&relation.name, || split(relation, &rows, columns, entry, limit))
+}
+
+fn split(
+    relation: &Relation,
+    rows: &RecordBatch,
+    columns: Option<Arc<[ColumnPath]>>,
+    entry: Entry,
+    limit: Micros,
+) -> Result<Admitted, SqlError> {
+    let event_time = relation.event_time.as_ref();
+    let path = ColumnPath::column(event_time.map_or(0, |t| t.column));
+    let at = columns.as_ref().map_or(Some(path.column), |columns| columns.iter().position(|c| *c == path));
+    let stamped = micros(rows.column(at.unwrap_or(0)))?;
+    let (mut known, mut kept, mut late) = (Vec::new(), Vec::new(), Vec::new());
+    let mut why: Vec<Option<Micros>> = Vec::new();
+    for i in 0..stamped.len() {
+        let time = stamped.is_valid(i).then(|| stamped.value(i));
+        let ahead = time.is_some_and(|time| time > limit);
+        if !ahead {
+            known.push(i as u32);
+        }
+        if ahead || time.is_some_and(|time| time < entry.watermark) {
+            late.push(i as u32);
+            why.push(event_time.and_then(|t| t.future_fence).filter(|_| ahead));
+        } else {
+            kept.push(i as u32);
+        }
+    }
+    let take = |list: Vec<u32>| take_record_batch(rows, &UInt32Array::from(list)).map_err(internal);
+    let watermark = times(relation, &take(known)?, columns.as_ref())?.watermark;
+    let late = late_rows(relation, columns.as_ref(), &take(late)?, &why, entry)?;
+    Ok(Admitted { in_time: take(kept)?, columns, late: Some(late), watermark })
+}
+
+/// A duration as people say it.
+fn spoken(micros: Micros) -> String {
+    let units = [(86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute"), (1_000_000, "second")];
+    let fits = units.iter().find(|(unit, _)| micros >= *unit && micros % unit == 0);
+    let (unit, name) = fits.copied().unwrap_or((1_000, "millisecond"));
+    let count = micros / unit;
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The columns of `t$late`: the relation's, then the watermark, how late, and why.
@@ -153,12 +221,14 @@ pub(crate) fn late_schema(relation: &Relation) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Late rows in the shape of `t$late`. Columns of a source that were not read are NULL.
-pub(crate) fn late_rows(
+/// Late rows in the shape of `t$late`. Columns of a source that were not read are NULL. `ahead` has the fence for
+/// each row that is too far ahead of its arrival, which is so many seconds "late" below zero.
+fn late_rows(
     relation: &Relation,
     columns: Option<&Arc<[ColumnPath]>>,
     late: &RecordBatch,
-    watermark: Micros,
+    ahead: &[Option<Micros>],
+    entry: Entry,
 ) -> Result<RecordBatch, SqlError> {
     let schema = late_schema(relation);
     let len = late.num_rows();
@@ -176,10 +246,26 @@ pub(crate) fn late_rows(
     }
     let time = relation.event_time.as_ref().map_or(0, |t| t.column);
     let times = micros(&out[time])?;
-    let late_by = times.iter().map(|t| t.map(|t| (watermark - t) as f64 / 1e6));
-    let late_by: ArrayRef = Arc::new(late_by.collect::<arrow::array::Float64Array>());
-    out.push(Arc::new(TimestampMicrosecondArray::from_value(watermark, len)));
-    out.push(late_by);
-    out.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n("stamped before the watermark", len))));
+    let due = |ahead: &Option<Micros>| if ahead.is_some() { entry.arrival } else { entry.watermark };
+    let late_by = times.iter().zip(ahead).map(|(t, ahead)| t.map(|t| due(ahead).saturating_sub(t) as f64 / 1e6));
+    let reasons = ahead.iter().map(|ahead| match ahead {
+        Some(fence) => format!("stamped more than {} ahead of its arrival", spoken(*fence)),
+        None => "stamped before the watermark".to_owned(),
+    });
+    let promised = (entry.watermark != NO_WATERMARK).then_some(entry.watermark);
+    out.push(Arc::new(std::iter::repeat_n(promised, len).collect::<TimestampMicrosecondArray>()));
+    out.push(Arc::new(late_by.collect::<Float64Array>()));
+    out.push(Arc::new(StringArray::from_iter_values(reasons)));
     Ok(batch(schema, out, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_spoken() {
+        let said = [3_600_000_000, 90_000_000, 7_200_000_000, 86_400_000_000, 5_400_000_000, 1_500_000].map(spoken);
+        assert_eq!(said, ["1 hour", "90 seconds", "2 hours", "1 day", "90 minutes", "1500 milliseconds"]);
+    }
 }

@@ -86,6 +86,12 @@ pub(crate) enum Change {
     Drop(Vec<RelationId>),
     /// A view that failed takes nothing any more.
     Stop(RelationId),
+    /// Views are built anew: their operators go.
+    Unbuild(Vec<RelationId>),
+    /// They are there again, without state.
+    Rebuild(Vec<RelationId>),
+    /// They have had all their history, and take part from here on.
+    Relive(Vec<RelationId>),
 }
 
 /// An object of the catalog.

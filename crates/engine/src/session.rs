@@ -3,6 +3,7 @@
 mod cursor;
 mod definitions;
 mod parameters;
+mod repair;
 mod show;
 mod verify;
 mod writes;
@@ -27,6 +28,7 @@ use self::cursor::Cursor;
 use self::parameters::Parameters;
 use crate::catalog::kind_name;
 use crate::engine::Engine;
+use crate::panics::panic_text;
 use crate::subscription::{SubscribeFrom, Subscription};
 use crate::table::TableChange;
 
@@ -164,6 +166,8 @@ impl Session {
             StatementKind::Explain(what) => self.explain(what),
             StatementKind::Show(what) => self.show(what),
             StatementKind::Verify(name) => self.verify(name).await,
+            StatementKind::ApplyLate { from, query } => self.apply_late(from, query, params).await,
+            StatementKind::Resume { kind, name } => self.resume(*kind, name).await,
             StatementKind::Set { name, value } => {
                 self.parameters.set(name, value.as_deref())?;
                 Ok(Response::Done("SET".into()))
@@ -313,8 +317,7 @@ async fn caught<T>(work: impl Future<Output = Result<T, SqlError>>) -> Result<T,
     // Planning recurses as deep as statements are nested, and callers' threads may have small stacks.
     let deep = std::future::poll_fn(|cx| stacker::maybe_grow(ROOM, STACK, || work.as_mut().poll(cx)));
     deep.await.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
+        let text = panic_text(panic.as_ref());
         tracing::error!(panic = text, "a statement panicked");
         Err(SqlError::internal(format!("the statement failed by a bug: {text}")))
     })

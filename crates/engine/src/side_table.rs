@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill_connect::BadRow;
 use tidemill_dataflow::RowError;
 use tidemill_delta::{Delta, Epoch, batch};
@@ -12,8 +13,9 @@ use tidemill_sql::{Relation, RelationKind};
 
 use crate::event_time::late_schema;
 
-/// A relation beside another one, filled by the server.
-pub(crate) fn side_table(id: RelationId, name: String, schema: SchemaRef, append_only: bool) -> Relation {
+/// A relation beside another one, filled by the server. Its rows can go: the eldest, beyond what is kept; late ones
+/// that are applied; errors with their rows.
+fn side_table(id: RelationId, name: String, schema: SchemaRef) -> Relation {
     Relation {
         id,
         namespace: "public".into(),
@@ -21,7 +23,7 @@ pub(crate) fn side_table(id: RelationId, name: String, schema: SchemaRef, append
         kind: RelationKind::System,
         schema,
         primary_key: Vec::new(),
-        append_only,
+        append_only: false,
         event_time: None,
         generated: Vec::new(),
         defaults: Vec::new(),
@@ -33,17 +35,17 @@ pub(crate) fn side_table(id: RelationId, name: String, schema: SchemaRef, append
 
 /// `t$bad`.
 pub(crate) fn bad_table(id: RelationId, of: &Relation) -> Relation {
-    side_table(id, format!("{}$bad", of.name), bad_schema(), true)
+    side_table(id, format!("{}$bad", of.name), bad_schema())
 }
 
 /// `t$late`.
 pub(crate) fn late_table(id: RelationId, of: &Relation) -> Relation {
-    side_table(id, format!("{}$late", of.name), late_schema(of), true)
+    side_table(id, format!("{}$late", of.name), late_schema(of))
 }
 
 /// `v$errors`: an error goes when its row does.
 pub(crate) fn error_table(id: RelationId, of: &Relation) -> Relation {
-    side_table(id, format!("{}$errors", of.name), error_schema(), false)
+    side_table(id, format!("{}$errors", of.name), error_schema())
 }
 
 fn bad_schema() -> SchemaRef {
@@ -67,6 +69,27 @@ pub(crate) fn bad_rows(bad: &[BadRow]) -> RecordBatch {
         Arc::new(StringArray::from_iter_values(bad.iter().map(|b| b.reason.as_str()))),
     ];
     batch(bad_schema(), columns, bad.len())
+}
+
+/// Rows whose key was taken, in a table that only grows, as rows of `t$bad`.
+pub(crate) fn duplicate_rows(rows: &RecordBatch) -> RecordBatch {
+    let bad = |row: usize| BadRow {
+        position: row as u64 + 1,
+        bytes: row_text(rows, row).into_bytes(),
+        reason: "its primary key exists already, and a table with a WATERMARK only takes new rows".into(),
+    };
+    bad_rows(&(0..rows.num_rows()).map(bad).collect::<Vec<_>>())
+}
+
+/// A row as `name: value, ...`.
+fn row_text(rows: &RecordBatch, row: usize) -> String {
+    let options = FormatOptions::default().with_null("NULL");
+    let cell = |(field, column): (&Arc<Field>, &ArrayRef)| {
+        let value = ArrayFormatter::try_new(column.as_ref(), &options);
+        let value = value.map_or_else(|e| e.to_string(), |f| f.value(row).to_string());
+        format!("{}: {value}", field.name())
+    };
+    rows.schema_ref().fields().iter().zip(rows.columns()).map(cell).collect::<Vec<_>>().join(", ")
 }
 
 /// Rows without an answer, as changes of `v$errors`.

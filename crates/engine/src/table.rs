@@ -1,8 +1,8 @@
 //! A table's keys: which row stands under which primary key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
@@ -128,6 +128,14 @@ impl PrimaryKey {
             come.push(arrow::compute::take_record_batch(rows, &indices).map_err(internal)?);
         }
         self.delta(&gone, &come)
+    }
+
+    /// Which rows have keys that are free; of several with one key, the first.
+    pub(crate) fn fresh(&self, rows: &RecordBatch) -> Result<BooleanArray, SqlError> {
+        let (keys, _) = self.encode(rows)?;
+        let keys: Vec<_> = keys.iter().map(|key| key.owned()).collect();
+        let mut new: HashSet<&[u8]> = HashSet::new();
+        Ok(keys.iter().map(|key| Some(!self.by_key.contains_key(key.as_ref()) && new.insert(key.as_ref()))).collect())
     }
 
     fn encode(&self, rows: &RecordBatch) -> Result<(arrow::row::Rows, arrow::row::Rows), SqlError> {

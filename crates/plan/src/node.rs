@@ -128,6 +128,32 @@ pub enum Op {
     CloseGate(CloseGatePlan),
 }
 
+impl Op {
+    /// Whether it drops what the watermark has passed, so that rows from before cannot be taken into account any more.
+    pub fn forgets(&self) -> bool {
+        match self {
+            Op::Aggregate(plan) => plan.closes.is_some(),
+            Op::Session(plan) => plan.closes.is_some(),
+            Op::Join(plan) => plan.evict.iter().any(Option::is_some),
+            Op::AsOf(plan) => plan.evict.is_some(),
+            Op::TopN(plan) => plan.closes.is_some(),
+            Op::Over(plan) => plan.closes.is_some() || plan.evicts.is_some(),
+            Op::CloseGate(_) => true,
+            Op::Input(_) | Op::Map(_) | Op::Window(_) | Op::Union | Op::FlatMap(_) | Op::Recompute(_) => false,
+        }
+    }
+
+    /// Whether what it gives is final, never to be corrected.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Op::Aggregate(plan) => plan.on_close,
+            Op::Session(plan) => plan.on_close,
+            Op::CloseGate(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Filter, then project.
 #[derive(Clone, Debug)]
 pub struct MapPlan {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use tidemill_delta::Epoch;
+use tidemill_delta::{Epoch, Micros};
 use tidemill_plan::{Bound, ColumnPath, RelationId, Scalar};
 
-use crate::SqlError;
+use crate::{Limit, SqlError};
 
 /// What kind of relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,10 @@ pub struct EventTime {
     pub inputs: Vec<ColumnPath>,
     /// As written.
     pub text: String,
+    /// How far ahead of its arrival a row may be stamped, in microseconds; `None`: as far as it likes.
+    pub future_fence: Option<Micros>,
+    /// How long a partition may be without rows before the watermark goes on without it.
+    pub idle_timeout: Limit,
 }
 
 /// A column computed from the others when a row arrives.

@@ -33,6 +33,9 @@ pub(crate) fn describe(
             }
             _ => nothing(None),
         },
+        StatementKind::ApplyLate { query, .. } => {
+            Description { params: params::types(planner, catalog, query, named)?, schema: None }
+        }
         StatementKind::Explain(_) => nothing(Some(explain_schema())),
         StatementKind::Show(what) => nothing(Some(show_schema(what))),
         StatementKind::Verify(name) => {

@@ -57,7 +57,7 @@ pub use describe::{explain_schema, show_schema, type_name, verify_schema};
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{
-    ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, ObjectName, Piece,
-    ShowWhat, Statement, StatementKind, SubscribeTo, parse, split,
+    ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, Limit, ObjectName,
+    Piece, ShowWhat, Statement, StatementKind, SubscribeTo, TimeOptions, parse, split,
 };
 pub use view_query::ViewQuery;

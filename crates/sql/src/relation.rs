@@ -12,6 +12,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
+use tidemill_delta::Micros;
 use tidemill_plan::{Bound, ColumnPath, RelationId, Scalar, ScalarError};
 
 use crate::assign::assign;
@@ -23,8 +24,12 @@ use crate::scalar::BatchScalar;
 use crate::sql_type::{field, output_type, type_name};
 use crate::syntax::for_planning;
 use crate::{
-    Catalog, ColumnDefinition, CreateRelation, EventTime, Generated, Planner, Relation, RelationKind, SqlError, state,
+    Catalog, ColumnDefinition, CreateRelation, EventTime, Generated, Limit, Planner, Relation, RelationKind, SqlError,
+    state,
 };
+
+/// How far ahead of its arrival a row may be stamped unless an option says otherwise: an hour.
+const FUTURE_FENCE: Micros = 3_600_000_000;
 
 /// See [`Planner::create_relation`].
 pub(crate) fn create_relation(
@@ -240,6 +245,17 @@ impl Columns<'_> {
         Ok(defaults)
     }
 
+    /// Generators make up their times, which need not have to do with the clock.
+    fn future_fence(&self) -> Option<Micros> {
+        let connector = self.definition.options.iter().find(|(key, _)| key == "connector").map(|(_, name)| name);
+        let generator = connector.is_some_and(|name| matches!(name.to_lowercase().as_str(), "nexmark" | "datagen"));
+        match self.definition.time.future_fence {
+            Limit::Usual => (!generator).then_some(FUTURE_FENCE),
+            Limit::Off => None,
+            Limit::After(micros) => Some(micros),
+        }
+    }
+
     fn event_time(&self, name: &str, expr: &ast::Expr) -> Result<EventTime, SqlError> {
         let Some(column) = self.fields.iter().position(|field| field.name() == name) else {
             let message = format!("column \"{name}\" named in WATERMARK does not exist");
@@ -252,7 +268,8 @@ impl Columns<'_> {
             return Err(SqlError::new(state::DATATYPE_MISMATCH, message));
         }
         let (watermark, inputs) = self.scalar(expr, field)?;
-        Ok(EventTime { column, watermark, inputs, text: expr.to_string() })
+        let (future_fence, idle_timeout) = (self.future_fence(), self.definition.time.idle_timeout);
+        Ok(EventTime { column, watermark, inputs, text: expr.to_string(), future_fence, idle_timeout })
     }
 }
 

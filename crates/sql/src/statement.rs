@@ -9,14 +9,17 @@ mod options;
 mod query;
 mod reader;
 mod relation;
+mod repair;
 mod session;
 mod split;
 #[cfg(test)]
 mod tests;
+mod time_options;
 mod types;
 
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::TokenWithSpan;
+use tidemill_delta::Micros;
 
 use crate::{SqlError, state};
 use reader::Reader;
@@ -103,6 +106,20 @@ pub enum StatementKind {
     Show(ShowWhat),
     /// `VERIFY [MATERIALIZED VIEW | VIEW] v`: where a view differs from its query.
     Verify(ObjectName),
+    /// `APPLY LATE FROM t$late [WHERE ...]`: late rows enter their table after all.
+    ApplyLate {
+        /// The side table.
+        from: ObjectName,
+        /// Which of its rows.
+        query: Box<ast::Query>,
+    },
+    /// `ALTER MATERIALIZED VIEW | SOURCE | SINK name RESUME`: what has stopped goes on.
+    Resume {
+        /// Of what kind.
+        kind: DropKind,
+        /// Which.
+        name: ObjectName,
+    },
     /// `SET name = value`.
     Set {
         /// The parameter.
@@ -155,10 +172,33 @@ pub struct CreateRelation {
     pub primary_key: Vec<String>,
     /// `WATERMARK FOR column AS expr`.
     pub watermark: Option<(String, ast::Expr)>,
-    /// The `WITH` options, and `FORMAT x ENCODE y` as `format` and `encode`; keys in lower case.
+    /// What the `WITH` options say about event time.
+    pub time: TimeOptions,
+    /// The other `WITH` options, and `FORMAT x ENCODE y` as `format` and `encode`; keys in lower case.
     pub options: Vec<(String, String)>,
     /// Do nothing when it exists.
     pub if_not_exists: bool,
+}
+
+/// How long something may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limit {
+    /// As long as it may for its kind.
+    #[default]
+    Usual,
+    /// As long as it likes.
+    Off,
+    /// So many microseconds.
+    After(Micros),
+}
+
+/// The `WITH` options about event time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeOptions {
+    /// How far ahead of its arrival a row may be stamped.
+    pub future_fence: Limit,
+    /// How long a partition may have no rows before the watermark goes on without it.
+    pub idle_timeout: Limit,
 }
 
 /// A column of a table or source.
@@ -340,6 +380,8 @@ fn statement(reader: &mut Reader<'_>, emit: Option<create::Emit>) -> Result<Stat
         }
         "SHOW" => session::show(reader),
         "VERIFY" => session::verify(reader),
+        "APPLY" => repair::apply_late(reader),
+        "ALTER" => repair::alter(reader),
         "DESCRIBE" | "DESC" => session::describe(reader),
         "SET" => session::set(reader),
         "RESET" => session::reset(reader),
@@ -356,7 +398,6 @@ fn statement(reader: &mut Reader<'_>, emit: Option<create::Emit>) -> Result<Stat
 /// The error for a statement that PostgreSQL knows but Tidemill does not, or for a slip.
 fn unknown_statement(reader: &Reader<'_>, word: &str) -> SqlError {
     const KNOWN: &[&str] = &[
-        "ALTER",
         "ANALYZE",
         "CALL",
         "CHECKPOINT",
@@ -392,7 +433,6 @@ fn unknown_statement(reader: &Reader<'_>, word: &str) -> SqlError {
     let error = SqlError::new(state::FEATURE_NOT_SUPPORTED, format!("{word} is not supported")).at(reader.position());
     match word {
         "REFRESH" => error.hint("Materialized views are always up to date."),
-        "ALTER" => error.hint("Drop the object and create it anew."),
         _ => error,
     }
 }

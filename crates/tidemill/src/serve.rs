@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Bytes of recent changes that are kept per table and view, for subscribers that come back.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     history_bytes: usize,
+    /// Rows kept in each side table (t$bad, t$late, v$errors); beyond that the eldest go.
+    #[arg(long, value_name = "N", default_value_t = Config::default().side_table_rows, env = "TIDEMILL_SIDE_TABLE_ROWS")]
+    side_table_rows: usize,
 }
 
 /// Serves until ctrl-c.
@@ -94,6 +97,7 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
         hosts,
         index: arguments.index,
         history_bytes: arguments.history_bytes,
+        side_table_rows: arguments.side_table_rows,
         data: keeps.then_some(data),
         ..Config::default()
     })

@@ -1,5 +1,6 @@
 //! Cutting an epoch: what goes in, in which order, under which watermarks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidemill_dataflow::{Begin, Command, Definition, Feed, Packet, ViewSpec};
@@ -10,11 +11,9 @@ use tidemill_sql::{OnConflict, Relation, RelationKind, SqlError};
 use super::catch_up::{CatchUp, SLICE};
 use super::{Conductor, Define, InFlight, Reply, Request, Waiting};
 use crate::define::MadeSink;
-use crate::event_time::{Prepared, late_rows, split_late};
 use crate::journal::{Change, Entry, Object, Put};
 use crate::published::Shown;
 use crate::replica::definition;
-use crate::side_table::bad_rows;
 use crate::sink::RunningSink;
 use crate::source::RunningSource;
 use crate::table::{PrimaryKey, TableChange};
@@ -25,16 +24,20 @@ const DIVIDE: usize = 4096;
 /// An epoch in the making.
 #[derive(Default)]
 pub(super) struct Cut {
+    /// The epoch's time: that of its rows' arrival.
+    pub(super) arrival: Micros,
     pub(super) begin: Begin,
     pub(super) packets: Vec<(usize, Packet)>,
     writes: Vec<(RelationId, Delta)>,
-    replies: Vec<Reply<Epoch>>,
+    pub(super) replies: Vec<Reply<Epoch>>,
     early: Vec<Reply<Epoch>>,
     live: Vec<RelationId>,
     tell: Vec<RelationId>,
     /// Whoever waits for a definition or a removal.
     defined: Vec<Reply<()>>,
     rows: u64,
+    /// Tables and sources whose counts have changed.
+    pub(super) counted: BTreeSet<RelationId>,
     /// What the journal is told.
     pub(super) entry: Entry,
     /// The rows that go in now can be had again, or come from the journal: it is not told of them.
@@ -47,23 +50,27 @@ impl Conductor {
         if self.in_flight.len() >= self.shared.config.epochs_in_flight.max(1) || !self.is_ready_to_cut() {
             return false;
         }
-        let mut cut = Cut::default();
+        let mut cut = Cut { arrival: self.shared.env.now_micros(), ..Cut::default() };
         self.begin_checkpoint(&mut cut);
         cut.begin.commands.append(&mut self.commands);
+        if self.is_rebuilding() {
+            return self.cut_rebuild(cut);
+        }
         self.cut_watermarks(&mut cut);
         for view in std::mem::take(&mut self.removals) {
             cut.begin.commands.push(Command::Remove(view));
             cut.entry.header.changes.push(Change::Stop(view));
         }
         for (_, relation, delta) in std::mem::take(&mut self.side_rows) {
-            self.put(&mut cut, relation, None, delta, true);
+            self.put_side(&mut cut, relation, delta);
         }
         cut.replies.append(&mut self.late_replies);
         cut.tell.append(&mut self.late_tell);
         self.cut_requests(&mut cut);
         self.cut_sources(&mut cut);
         self.cut_history(&mut cut);
-        self.begin_epoch(cut)
+        // A rebuild that has just been asked for begins at once, also where this epoch is empty.
+        self.begin_epoch(cut) || self.is_rebuilding()
     }
 
     pub(super) fn begin_epoch(&mut self, cut: Cut) -> bool {
@@ -126,7 +133,8 @@ impl Conductor {
     fn cut_requests(&mut self, cut: &mut Cut) {
         let limit = self.shared.config.max_epoch_rows as u64;
         while cut.rows < limit {
-            let structural = matches!(self.queue.front(), Some(Request::Define(_) | Request::Drop { .. }));
+            let structural =
+                matches!(self.queue.front(), Some(Request::Define(_) | Request::Drop { .. } | Request::Repair(_)));
             // A new view begins with the rows as of the epoch before: that one must be published, and rows that
             // go in with the view must come after it.
             if structural && (!self.in_flight.is_empty() || cut.rows > 0) {
@@ -147,6 +155,12 @@ impl Conductor {
                     }
                 }
                 Request::Define(define) => self.define(cut, *define),
+                Request::Repair(repair) => {
+                    self.repair(cut, repair);
+                    if self.is_rebuilding() {
+                        return;
+                    }
+                }
                 Request::Drop { ids, reply } => {
                     self.remove(cut, &ids);
                     cut.entry.header.changes.push(Change::Drop(ids));
@@ -157,44 +171,7 @@ impl Conductor {
         }
     }
 
-    fn cut_write(&mut self, cut: &mut Cut, changes: Vec<(RelationId, TableChange)>, reply: Reply<Epoch>) {
-        let mut deltas = Vec::with_capacity(changes.len());
-        for (id, change) in &changes {
-            let Some(relation) = self.relations.get(id).cloned() else {
-                let _ = reply.send(Err(gone()));
-                return;
-            };
-            let delta = match self.keys.get_mut(id) {
-                Some(keys) => keys.apply(change),
-                None => change.delta(&relation.schema),
-            };
-            match delta {
-                Ok(delta) => deltas.push((relation, delta)),
-                Err(error) => {
-                    // Changes of other tables in the same transaction were not put in yet; their
-                    // keys go back to what they were.
-                    self.undo_keys(&deltas);
-                    let _ = reply.send(Err(error));
-                    return;
-                }
-            }
-        }
-        for (relation, delta) in deltas {
-            self.count_in(relation.id, delta.len() as u64);
-            if relation.event_time.is_some() && !delta.has_retractions() {
-                match crate::event_time::prepare_table(&relation, delta.rows.clone()) {
-                    Ok(prepared) => self.put_prepared(cut, &relation, prepared),
-                    Err(error) => tracing::error!(table = relation.name, %error, "rows without event time"),
-                }
-            } else {
-                self.count_applied(relation.id, delta.len() as u64);
-                self.put(cut, relation.id, None, delta, true);
-            }
-        }
-        cut.replies.push(reply);
-    }
-
-    fn undo_keys(&mut self, deltas: &[(Arc<Relation>, Delta)]) {
+    pub(super) fn undo_keys(&mut self, deltas: &[(Arc<Relation>, Delta)]) {
         for (relation, delta) in deltas.iter().rev() {
             let Some(keys) = self.keys.get_mut(&relation.id) else { continue };
             let rows = |sign: i64| -> Vec<u32> {
@@ -209,90 +186,6 @@ impl Conductor {
             let undone = keys.apply(&back);
             debug_assert!(undone.is_ok(), "{undone:?}");
         }
-    }
-
-    fn cut_ingest(
-        &mut self,
-        cut: &mut Cut,
-        table: RelationId,
-        rows: Vec<Prepared>,
-        upsert: bool,
-        bad: &[tidemill_connect::BadRow],
-    ) -> Result<(), SqlError> {
-        let relation = self.relations.get(&table).cloned().ok_or_else(gone)?;
-        for prepared in rows {
-            self.count_in(table, prepared.rows.num_rows() as u64);
-            match self.keys.get_mut(&table) {
-                Some(keys) => {
-                    let on_conflict = if upsert { OnConflict::Replace } else { OnConflict::Error };
-                    let change = TableChange { removed: Vec::new(), added: vec![prepared.rows], on_conflict };
-                    let delta = keys.apply(&change)?;
-                    self.count_applied(table, change.added.iter().map(|b| b.num_rows() as u64).sum());
-                    self.put(cut, table, None, delta, true);
-                }
-                None => self.put_prepared(cut, &relation, prepared),
-            }
-        }
-        self.put_bad(cut, table, bad);
-        Ok(())
-    }
-
-    pub(super) fn put_bad(&mut self, cut: &mut Cut, of: RelationId, bad: &[tidemill_connect::BadRow]) {
-        if bad.is_empty() {
-            return;
-        }
-        {
-            let mut stats = self.shared.stats.lock();
-            let counters = stats.counters(of);
-            counters.rows_in += bad.len() as u64;
-            counters.bad += bad.len() as u64;
-        }
-        self.put(cut, of + 1, None, Delta::inserts(bad_rows(bad)), true);
-    }
-
-    pub(super) fn count_in(&self, relation: RelationId, rows: u64) {
-        let mut stats = self.shared.stats.lock();
-        stats.counters(relation).rows_in += rows;
-        stats.rows_in += rows;
-    }
-
-    fn count_applied(&self, relation: RelationId, rows: u64) {
-        self.shared.stats.lock().counters(relation).applied += rows;
-    }
-
-    /// Puts rows in that have a time, the late ones aside.
-    pub(super) fn put_prepared(&mut self, cut: &mut Cut, relation: &Arc<Relation>, prepared: Prepared) {
-        let keep = relation.kind == RelationKind::Table;
-        let watermark = self.in_force.get(&relation.id).copied().unwrap_or(NO_WATERMARK);
-        if let Some(reached) = prepared.watermark
-            && keep
-        {
-            let now = self.reached.entry(relation.id).or_insert(NO_WATERMARK);
-            *now = (*now).max(reached);
-        }
-        if prepared.earliest.is_none_or(|t| t >= watermark) {
-            self.count_applied(relation.id, prepared.rows.num_rows() as u64);
-            return self.put(cut, relation.id, prepared.columns, Delta::inserts(prepared.rows), keep);
-        }
-        match self.split(relation, &prepared, watermark) {
-            Ok((in_time, late)) => {
-                {
-                    let mut stats = self.shared.stats.lock();
-                    let counters = stats.counters(relation.id);
-                    counters.applied += in_time.len() as u64;
-                    counters.late += late.len() as u64;
-                }
-                self.put(cut, relation.id, prepared.columns, in_time, keep);
-                self.put(cut, relation.id + 2, None, late, true);
-            }
-            Err(error) => tracing::error!(relation = relation.name, %error, "late rows could not be told apart"),
-        }
-    }
-
-    fn split(&self, relation: &Relation, prepared: &Prepared, at: Micros) -> Result<(Delta, Delta), SqlError> {
-        let split = split_late(relation, prepared, at)?;
-        let late = late_rows(relation, prepared.columns.as_ref(), &split.late, at)?;
-        Ok((Delta::inserts(split.in_time), Delta::inserts(late)))
     }
 
     /// Puts a relation's rows in: to the workers if a view reads them, to the rows kept if they are kept.
@@ -321,7 +214,7 @@ impl Conductor {
     }
 
     /// Divides rows among the workers.
-    fn deal(&mut self, delta: &Delta, mut give: impl FnMut(usize, Delta)) {
+    pub(super) fn deal(&mut self, delta: &Delta, mut give: impl FnMut(usize, Delta)) {
         let workers = self.loop_.as_ref().map_or(1, |l| l.workers);
         if workers == 1 || delta.len() < DIVIDE {
             self.spread = (self.spread + 1) % workers;
@@ -345,9 +238,14 @@ impl Conductor {
             let (taken, relation) = (source.take(room), source.relation.clone());
             cut.unwritten = source.repeats();
             for rows in taken {
-                self.count_in(id, rows.prepared.rows.num_rows() as u64);
-                self.put_prepared(cut, &relation, rows.prepared);
+                let put = self.put_prepared(cut, &relation, rows.prepared);
                 self.put_bad(cut, id, &rows.bad);
+                if let Some(source) = self.sources.get_mut(&id) {
+                    match put {
+                        Ok(watermark) => source.advance(rows.partition, watermark.unwrap_or(NO_WATERMARK)),
+                        Err(error) => source.fail(error.message),
+                    }
+                }
             }
             self.note_source(id);
         }
@@ -362,10 +260,11 @@ impl Conductor {
         counters.state = match (&source.failed, source.ended(), source.started) {
             (Some(_), _, _) => "stopped",
             (None, true, _) => "ended",
+            (None, false, true) if source.retrying().is_some() => "retrying",
             (None, false, true) => "running",
             (None, false, false) => "waiting for a view",
         };
-        counters.reason = source.failed.clone();
+        counters.reason = source.failed.clone().or(source.retrying().map(str::to_owned));
     }
 
     fn cut_history(&mut self, cut: &mut Cut) {
@@ -434,7 +333,8 @@ impl Conductor {
     pub(super) fn add_source(&mut self, relation: Arc<Relation>, source: Arc<dyn tidemill_connect::Source>) {
         let rows = self.shared.config.max_epoch_rows.min(32_768);
         let id = relation.id;
-        self.sources.insert(id, RunningSource::new(relation, source, rows, self.shared.waker()));
+        self.sources
+            .insert(id, RunningSource::new(relation, source, rows, self.shared.env.clone(), self.shared.waker()));
         self.note_source(id);
     }
 
@@ -499,7 +399,7 @@ impl Conductor {
     }
 
     /// The rows that a new view's inputs have now.
-    fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
+    pub(super) fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
         let state = self.shared.published.state.read();
         let mut history = Vec::new();
         for (input, read) in spec.dataflow.inputs.iter().enumerate() {
@@ -539,6 +439,8 @@ impl Conductor {
             self.keys.remove(id);
             self.reached.remove(id);
             self.in_force.remove(id);
+            self.retained.remove(id);
+            self.stopped.remove(id);
             self.catching_up.remove(id);
             {
                 let mut state = self.shared.published.state.write();
@@ -556,6 +458,6 @@ fn answer(reply: &mut Option<Reply<()>>, result: Result<(), SqlError>) {
     }
 }
 
-fn gone() -> SqlError {
+pub(super) fn gone() -> SqlError {
     SqlError::new(tidemill_sql::state::UNDEFINED_TABLE, "the table was dropped meanwhile")
 }

@@ -92,12 +92,19 @@ impl Conductor {
         !due || self.in_flight.is_empty()
     }
 
+    /// The state saved so far of views that are built anew is of no use any more.
+    pub(super) fn save_all_next(&mut self) {
+        if let Some(durable) = &mut self.durable {
+            durable.save_all = true;
+        }
+    }
+
     fn checkpoint_is_due(&self) -> bool {
         let Some(durable) = &self.durable else { return false };
         let changed = self.next_epoch > durable.next;
         let time = self.shared.env.monotonic_nanos().saturating_sub(durable.last) >= durable.every;
         // A view that has not caught up would have to begin again.
-        let quiet = self.catching_up.is_empty() && !self.repeating;
+        let quiet = self.catching_up.is_empty() && self.rebuild.is_none() && !self.repeating;
         changed && time && quiet && durable.saving.is_none() && !durable.keeper.saving.busy()
     }
 
@@ -202,6 +209,7 @@ impl Conductor {
             .iter()
             .map(|put| put.relation - put.relation % IDS_PER_OBJECT)
             .chain(sources.iter().map(|read| read.source))
+            .chain(std::mem::take(&mut cut.counted))
             .collect();
         {
             let stats = self.shared.stats.lock();
@@ -209,7 +217,7 @@ impl Conductor {
         }
         entry.header.reached = touched.iter().filter_map(|id| Some((*id, *self.reached.get(id)?))).collect();
         entry.header.epoch = epoch;
-        entry.header.micros = self.shared.env.now_micros();
+        entry.header.micros = cut.arrival;
         entry.header.errors_until = self.in_flight.front().map_or(epoch, |flight| flight.epoch) - 1;
         entry.header.watermarks = cut.begin.watermarks.clone();
         entry.header.reads = sources;

@@ -39,7 +39,7 @@ impl Conductor {
         }
     }
 
-    fn publish_one(&mut self, flight: InFlight) {
+    fn publish_one(&mut self, mut flight: InFlight) {
         let epoch = flight.epoch;
         // All outputs of an epoch were sent before it was done.
         for output in self.outputs.try_iter() {
@@ -57,6 +57,7 @@ impl Conductor {
                 self.stop_view(*view, reason);
             }
         }
+        let outputs = self.rebuilt(&mut flight, outputs);
         let no_errors = !outputs.iter().any(|output| matches!(output, Output::Errors { .. }));
         let mut changes: BTreeMap<RelationId, Vec<Delta>> = BTreeMap::new();
         for (relation, delta) in flight.writes {
@@ -159,6 +160,9 @@ impl Conductor {
             counters.state = "stopped";
             counters.reason = Some(reason.to_owned());
         }
+        if let Some(spec) = self.specs.get(&view).cloned() {
+            self.stopped.insert(view, spec);
+        }
         self.remove_spec(view);
         self.catching_up.remove(&view);
         self.removals.push(view);
@@ -203,7 +207,7 @@ fn merge(mut rows: Collection, deltas: &[Delta]) -> Result<(Delta, Collection), 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
@@ -242,7 +246,7 @@ mod tests {
     }
 
     /// Runs statements; gives the rows of the last one's first column.
-    async fn run(session: &mut Session, sql: &str) -> Vec<String> {
+    pub(in crate::conductor) async fn run(session: &mut Session, sql: &str) -> Vec<String> {
         let mut rows = Vec::new();
         for statement in parse(sql).unwrap() {
             let answer = session.execute(&statement, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
@@ -256,7 +260,7 @@ mod tests {
     }
 
     /// Creates `v` with an expression that SQL cannot write.
-    async fn create_superstitious(engine: &Engine) {
+    pub(in crate::conductor) async fn create_superstitious(engine: &Engine) {
         let (inner, sql) = (engine.inner.clone(), "CREATE MATERIALIZED VIEW v AS SELECT CAST(a AS bigint) AS b FROM t");
         let StatementKind::CreateView(create) = parse(sql).unwrap().remove(0).kind else { panic!("a view") };
         let (id, catalog) = (inner.new_id(), inner.catalog());

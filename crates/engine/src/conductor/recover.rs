@@ -11,7 +11,7 @@ use arrow::datatypes::UInt64Type;
 use tidemill_dataflow::{Command, Feed, Packet, saved_shapes};
 use tidemill_delta::{Delta, relaxed};
 use tidemill_plan::RelationId;
-use tidemill_sql::{OnConflict, SqlError};
+use tidemill_sql::{OnConflict, RelationKind, SqlError};
 use tidemill_state::Collection;
 use tidemill_storage::{
     Checkpoints, DataFolder, FileEntry, FolderStore, Handlers, Log, LogOptions, Manifest, Newest, Opened, StorageError,
@@ -364,7 +364,7 @@ impl Conductor {
         self.entered_errors = self.entered_errors.max(header.errors_until);
         self.side_rows.retain(|(epoch, ..)| *epoch > header.errors_until);
         let mut cut = Cut::default();
-        cut.unwritten = true;
+        (cut.unwritten, cut.arrival) = (true, header.micros);
         cut.begin.commands.append(&mut self.commands);
         for (id, at) in &header.watermarks {
             self.in_force.insert(*id, *at);
@@ -374,7 +374,11 @@ impl Conductor {
         for change in header.changes {
             self.repeat_change(&mut cut, change)?;
         }
+        let mut side: Vec<(RelationId, Delta)> = Vec::new();
         for put in rows {
+            if self.relations.get(&put.relation).is_some_and(|r| r.kind == RelationKind::System) {
+                side.push((put.relation, put.delta.clone()));
+            }
             if let Some(keys) = self.keys.get_mut(&put.relation) {
                 keys.follow(&put.delta)?;
             }
@@ -383,6 +387,7 @@ impl Conductor {
         for read in &header.reads {
             self.repeat_read(&mut cut, read)?;
         }
+        self.follow_side(&side)?;
         self.reached.extend(header.reached);
         header.counts.iter().for_each(|counts| self.set_counts(*counts));
         for (view, rows) in header.slices {
@@ -397,8 +402,11 @@ impl Conductor {
         let Some(source) = self.sources.get_mut(&read.source) else { return Ok(()) };
         let (taken, relation) = (source.repeat(read)?, source.relation.clone());
         for rows in taken {
-            self.put_prepared(cut, &relation, rows.prepared);
+            let put = self.put_prepared(cut, &relation, rows.prepared);
             self.put_bad(cut, read.source, &rows.bad);
+            if let (Err(error), Some(source)) = (put, self.sources.get_mut(&read.source)) {
+                source.fail(error.message);
+            }
         }
         self.note_source(read.source);
         Ok(())
@@ -427,6 +435,9 @@ impl Conductor {
                 self.removals.retain(|own| *own != view);
                 cut.begin.commands.push(Command::Remove(view));
             }
+            Change::Unbuild(views) => self.repeat_unbuild(cut, &views),
+            Change::Rebuild(_) => self.repeat_rebuild(cut),
+            Change::Relive(_) => self.repeat_relive(cut),
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ impl Session {
         let catalog = inner.catalog();
         let mut ids = Vec::new();
         for name in names {
-            match find_to_drop(&catalog, kind, name) {
+            match find_kind(&catalog, kind, name) {
                 Ok(id) => ids.push(id),
                 Err(error) if error.code == state::UNDEFINED_TABLE && if_exists => {
                     let message = format!("{} \"{}\" does not exist, skipping", drop_name(kind), name.name);
@@ -216,7 +216,7 @@ fn drop_name(kind: DropKind) -> &'static str {
     }
 }
 
-fn find_to_drop(catalog: &CatalogState, kind: DropKind, name: &ObjectName) -> Result<RelationId, SqlError> {
+pub(super) fn find_kind(catalog: &CatalogState, kind: DropKind, name: &ObjectName) -> Result<RelationId, SqlError> {
     if kind == DropKind::Sink {
         return catalog
             .sink(&name.name)

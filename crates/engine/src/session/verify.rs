@@ -99,7 +99,7 @@ impl Session {
         };
         if let Some(reason) = stopped {
             return Err(refuse(format!("view \"{name}\" has stopped and cannot be verified: {reason}"))
-                .hint("Drop it and create it again."));
+                .hint(format!("ALTER MATERIALIZED VIEW \"{name}\" RESUME builds it anew, once the reason is gone.")));
         }
         let kind_of = |id| catalog.get(id).map(|r: &Arc<Relation>| (r.kind, r.name.clone()));
         let mut inputs = catalog.inputs(view.id).filter_map(kind_of);

@@ -93,6 +93,8 @@ impl RunningSource {
     /// Reads again what an epoch had read; or only stands where that had ended, if its rows are in the journal.
     pub(crate) fn repeat(&mut self, reads: &SourceRead) -> Result<Vec<Taken>, SqlError> {
         let mut taken = Vec::new();
+        // It had been resumed if it had stopped before.
+        self.failed = None;
         self.start();
         if reads.again {
             for read in &reads.partitions {
@@ -119,13 +121,14 @@ impl RunningSource {
         let mut left = read.batches;
         while left > 0 {
             match repeating.reader.read(self.max_rows).map_err(|e| e.to_string())? {
-                Read::Idle => std::thread::park_timeout(super::PAUSE),
+                Read::Idle => std::thread::park_timeout(crate::reading::PAUSE),
                 Read::End => return Err("it is shorter than it was".into()),
                 Read::Batch(found) => {
                     left -= 1;
                     stands = Some(found.position.0);
                     let prepared = prepare_source(&self.relation, found.rows, &repeating.read, &repeating.give);
-                    taken.push(Taken { prepared: prepared.map_err(|e| e.to_string())?, bad: found.bad });
+                    let prepared = prepared.map_err(|e| e.to_string())?;
+                    taken.push(Taken { partition: at, prepared, bad: found.bad });
                 }
             }
         }
@@ -154,6 +157,8 @@ impl Partition {
             thread: None,
             position: None,
             watermark: NO_WATERMARK,
+            last_rows: 0,
+            retrying: None,
             ended: false,
             changed: false,
             batches: 0,

@@ -338,6 +338,10 @@ fn on_conflict(table: &Relation, insert: &ast::Insert) -> Result<OnConflict, Sql
     check_conflict_target(table, clause)?;
     match &clause.action {
         ast::OnConflictAction::DoNothing => Ok(OnConflict::Nothing),
+        ast::OnConflictAction::DoUpdate(_) if table.append_only => {
+            let message = format!("table \"{}\" only takes new rows, as it has a WATERMARK", table.name);
+            Err(SqlError::not_supported(message).hint("Use ON CONFLICT DO NOTHING."))
+        }
         ast::OnConflictAction::DoUpdate(update) => {
             check_replaces(table, update)?;
             Ok(OnConflict::Replace)

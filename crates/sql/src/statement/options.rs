@@ -8,8 +8,29 @@ use crate::{SqlError, state};
 /// Options in the order written; keys in lower case.
 pub(super) type Options = Vec<(String, String)>;
 
+/// An option as it is written.
+pub(super) struct Given {
+    pub(super) key: String,
+    pub(super) value: String,
+    /// Where its value stands.
+    pub(super) position: usize,
+}
+
 /// `WITH (...)`, if it comes next.
 pub(super) fn with_options(reader: &mut Reader<'_>) -> Result<Options, SqlError> {
+    Ok(pairs(given_options(reader)?))
+}
+
+/// `WITH (...)`, then `FORMAT x ENCODE y (...)`; both may be missing.
+pub(super) fn connector_options(reader: &mut Reader<'_>) -> Result<Options, SqlError> {
+    Ok(pairs(given_connector(reader)?))
+}
+
+pub(super) fn pairs(given: Vec<Given>) -> Options {
+    given.into_iter().map(|option| (option.key, option.value)).collect()
+}
+
+fn given_options(reader: &mut Reader<'_>) -> Result<Vec<Given>, SqlError> {
     if !reader.eat("WITH") {
         return Ok(Vec::new());
     }
@@ -18,14 +39,15 @@ pub(super) fn with_options(reader: &mut Reader<'_>) -> Result<Options, SqlError>
     Ok(options)
 }
 
-/// `WITH (...)`, then `FORMAT x ENCODE y (...)`; both may be missing.
-pub(super) fn connector_options(reader: &mut Reader<'_>) -> Result<Options, SqlError> {
-    let mut options = with_options(reader)?;
+/// Like [`connector_options`], with where each stands.
+pub(super) fn given_connector(reader: &mut Reader<'_>) -> Result<Vec<Given>, SqlError> {
+    let mut options = given_options(reader)?;
     for word in ["FORMAT", "ENCODE"] {
         if reader.eat(word) {
+            let position = reader.position();
             let value =
                 reader.value(&format!("the name of a {}", if word == "FORMAT" { "format" } else { "encoding" }))?;
-            add(reader, &mut options, word.to_lowercase(), value.to_lowercase())?;
+            add(&mut options, Given { key: word.to_lowercase(), value: value.to_lowercase(), position })?;
             if reader.at_token(&Token::LParen) {
                 parenthesized(reader, &mut options)?;
             }
@@ -34,7 +56,7 @@ pub(super) fn connector_options(reader: &mut Reader<'_>) -> Result<Options, SqlE
     Ok(options)
 }
 
-fn parenthesized(reader: &mut Reader<'_>, options: &mut Options) -> Result<(), SqlError> {
+fn parenthesized(reader: &mut Reader<'_>, options: &mut Vec<Given>) -> Result<(), SqlError> {
     reader.expect_token(&Token::LParen)?;
     if reader.eat_token(&Token::RParen) {
         return Ok(());
@@ -42,8 +64,9 @@ fn parenthesized(reader: &mut Reader<'_>, options: &mut Options) -> Result<(), S
     loop {
         let key = key(reader)?;
         reader.expect_token(&Token::Eq)?;
+        let position = reader.position();
         let value = reader.value("a value")?;
-        add(reader, options, key, value)?;
+        add(options, Given { key, value, position })?;
         if !reader.eat_token(&Token::Comma) || reader.at_token(&Token::RParen) {
             break;
         }
@@ -64,12 +87,11 @@ fn key(reader: &mut Reader<'_>) -> Result<String, SqlError> {
     Ok(key.to_lowercase())
 }
 
-fn add(reader: &Reader<'_>, options: &mut Options, key: String, value: String) -> Result<(), SqlError> {
-    if options.iter().any(|(known, _)| *known == key) {
-        return Err(
-            SqlError::new(state::SYNTAX_ERROR, format!("option \"{key}\" is given twice")).at(reader.position())
-        );
+fn add(options: &mut Vec<Given>, option: Given) -> Result<(), SqlError> {
+    if options.iter().any(|known| known.key == option.key) {
+        let message = format!("option \"{}\" is given twice", option.key);
+        return Err(SqlError::new(state::SYNTAX_ERROR, message).at(option.position));
     }
-    options.push((key, value));
+    options.push(option);
     Ok(())
 }

@@ -3,8 +3,9 @@
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::options::connector_options;
+use super::options::{given_connector, pairs};
 use super::reader::Reader;
+use super::time_options::take_time_options;
 use super::types::data_type;
 use super::{ColumnDefinition, CreateRelation, StatementKind};
 use crate::{SqlError, state};
@@ -23,10 +24,12 @@ pub(super) fn create_relation(reader: &mut Reader<'_>, source: bool) -> Result<S
     }
     let mut body = Body::default();
     body.read(reader)?;
-    let options = connector_options(reader)?;
+    let mut options = given_connector(reader)?;
     reader.expect_end()?;
     let Body { columns, primary_key, watermark } = body;
-    let create = CreateRelation { name, source, columns, primary_key, watermark, options, if_not_exists };
+    let time = take_time_options(&mut options, source, watermark.is_some())?;
+    let options = pairs(options);
+    let create = CreateRelation { name, source, columns, primary_key, watermark, time, options, if_not_exists };
     Ok(StatementKind::CreateRelation(Box::new(create)))
 }
 

@@ -256,7 +256,7 @@ fn timeout(reader: &mut Reader<'_>) -> Result<Option<u64>, SqlError> {
 }
 
 /// `500ms`, `1s`, `1.5 seconds`, `2min`; a bare number is seconds.
-fn milliseconds(text: &str) -> Option<u64> {
+pub(super) fn milliseconds(text: &str) -> Option<u64> {
     let text = text.trim().to_lowercase();
     let digits = text.find(|ch: char| !ch.is_ascii_digit() && ch != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().ok()?;
@@ -265,6 +265,7 @@ fn milliseconds(text: &str) -> Option<u64> {
         "" | "s" | "sec" | "second" | "seconds" => 1_000.0,
         "m" | "min" | "minute" | "minutes" => 60_000.0,
         "h" | "hour" | "hours" => 3_600_000.0,
+        "d" | "day" | "days" => 86_400_000.0,
         _ => return None,
     };
     let millis = number * unit;
@@ -302,8 +303,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        let read = ["1s", "500 ms", "2min", "3", "1.5 seconds", "1h"].map(milliseconds);
-        assert_eq!(read, [1_000, 500, 120_000, 3_000, 1_500, 3_600_000].map(Some));
-        assert_eq!(["", "s", "1 day", "-1s", "1e300", "1..2s"].map(milliseconds), [None; 6]);
+        let read = ["1s", "500 ms", "2min", "3", "1.5 seconds", "1h", "2 days"].map(milliseconds);
+        assert_eq!(read, [1_000, 500, 120_000, 3_000, 1_500, 3_600_000, 172_800_000].map(Some));
+        assert_eq!(["", "s", "1 month", "-1s", "1e300", "1..2s"].map(milliseconds), [None; 6]);
     }
 }

@@ -87,8 +87,8 @@ function sideEntry(relation) {
 }
 
 function dotOf(relation, rate) {
+  if (/catching|rebuilding|retrying/.test(relation.state)) return 'busy';
   if (relation.reason) return 'stopped';
-  if (/catching/.test(relation.state)) return 'busy';
   return rate >= 0.5 ? '' : 'quiet';
 }
 
@@ -278,7 +278,7 @@ class Detail {
     if (!relation) return undefined;
     if (this.begun !== relation.sql) this.begin(relation);
     this.stats.replaceChildren(...facts(relation, this.name).map(([k, v]) => h('div', {}, h('dt', { text: k }), h('dd', { text: v }))));
-    const stopped = relation.reason ? [h('p', { class: 'problem' }, h('b', { text: 'Stopped: ' }), relation.reason)] : [];
+    const stopped = relation.reason ? [h('p', { class: 'problem' }, h('b', { text: `${relation.state[0].toUpperCase()}${relation.state.slice(1)}: ` }), relation.reason)] : [];
     this.trouble.replaceChildren(...stopped);
     this.paintSideTables(relation);
     return this.note();
