@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
-pub use consolidate::{RowsByContent, consolidate};
+pub use consolidate::{RowsByContent, consolidate, net};
 pub use hash::{KEY_GROUPS, hash_bytes, hash_columns, hash_rows, key_group, worker_of};
 pub use ipc::{decode, encode};
 pub use nulls::zero_nulls;

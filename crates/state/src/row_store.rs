@@ -75,10 +75,6 @@ impl RowStore {
         Ok(())
     }
 
-    fn chunk_of(&self, row: u32) -> usize {
-        self.chunks.partition_point(|c| c.start <= row) - 1
-    }
-
     /// The columns `which` of the rows numbered, in the order given.
     pub fn gather(&self, ids: &[u32], which: &[usize]) -> Result<Vec<ArrayRef>, ArrowError> {
         if ids.is_empty() {
@@ -89,18 +85,20 @@ impl RowStore {
         }
         // Only the chunks that are hit take part: preparing the others would cost more than the rows.
         let mut place = vec![u32::MAX; self.chunks.len()];
+        // Close together, as rows jump from chunk to chunk and each jump is a search.
+        let starts: Vec<u32> = self.chunks.iter().map(|c| c.start).collect();
         let mut hit: Vec<usize> = Vec::new();
         let mut indices: Vec<(usize, usize)> = Vec::with_capacity(ids.len());
         let mut current = 0..0u32;
         let mut current_place = 0;
         for id in ids {
             if !current.contains(id) {
-                let chunk = self.chunk_of(*id);
+                let chunk = starts.partition_point(|start| start <= id) - 1;
                 if place[chunk] == u32::MAX {
                     place[chunk] = hit.len() as u32;
                     hit.push(chunk);
                 }
-                let start = self.chunks[chunk].start;
+                let start = starts[chunk];
                 current = start..start + self.chunks[chunk].rows.num_rows() as u32;
                 current_place = place[chunk] as usize;
             }

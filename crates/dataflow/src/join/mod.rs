@@ -30,6 +30,9 @@ use crate::{Keeps, Operator, OperatorError, RowError, StateSize, StepCx};
 /// Candidate pairs are built and filtered at most about this many at a time.
 const PAIRS: usize = 16_384;
 
+/// Batches of so many rows are worth a turn of their own.
+const LARGE: usize = 1024;
+
 /// The operator; see the module.
 pub struct Join {
     plan: JoinPlan,
@@ -41,7 +44,7 @@ pub struct Join {
     loading: bool,
 }
 
-/// Rows of one input in this step, as one batch.
+/// A batch of one input's rows in this step.
 struct Arrived {
     rows: RecordBatch,
     weights: Vec<i64>,
@@ -94,11 +97,16 @@ impl Join {
         if side == 0 { &self.plan.left_keys } else { &self.plan.right_keys }
     }
 
-    fn arrive(&self, side: usize, deltas: &[Delta]) -> Result<Option<Arrived>, OperatorError> {
-        let all = Delta::concat(self.sides[side].schema(), deltas)?;
-        if all.is_empty() {
-            return Ok(None);
-        }
+    /// An input's rows: in one batch, or as they come if they can be taken in one batch after the other.
+    fn arrive(&self, side: usize, deltas: Vec<Delta>) -> Result<Vec<Arrived>, OperatorError> {
+        // What is never taken back, and whose own matches nobody counts, need not be copied together if it is much.
+        let large = deltas.iter().map(Delta::len).sum::<usize>() >= deltas.len() * LARGE;
+        let apart = large && self.plan.append_only[side] && !self.sides[side].counts_matches();
+        let batches = if apart { deltas } else { vec![Delta::concat(self.sides[side].schema(), &deltas)?] };
+        Ok(batches.into_iter().filter(|all| !all.is_empty()).map(|all| self.arrived(side, all)).collect())
+    }
+
+    fn arrived(&self, side: usize, all: Delta) -> Arrived {
         let mut matchable = vec![true; all.len()];
         if !self.plan.null_equals_null {
             for key in self.keys(side) {
@@ -108,7 +116,7 @@ impl Join {
             }
         }
         let weights = (0..all.len()).map(|i| all.weight(i)).collect();
-        Ok(Some(Arrived { matches: vec![0; all.len()], rows: all.rows, weights, matchable }))
+        Arrived { matches: vec![0; all.len()], rows: all.rows, weights, matchable }
     }
 
     /// Pairs the arrived rows of one side with the stored rows of the other.
@@ -351,18 +359,19 @@ impl Join {
 impl Operator for Join {
     fn step(&mut self, cx: &mut StepCx<'_>, inputs: &mut [Vec<Delta>]) -> Result<Vec<Delta>, OperatorError> {
         let mut out = Vec::new();
-        let mut left = self.arrive(0, &std::mem::take(&mut inputs[0]))?;
-        let mut right = self.arrive(1, &std::mem::take(&mut inputs[1]))?;
+        let [left, right] = [0, 1].map(|side| std::mem::take(&mut inputs[side]));
+        let mut arrived = [self.arrive(0, left)?, self.arrive(1, right)?];
         let (mut stored, mut removed) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        if let Some(left) = &mut left {
-            (stored[0], removed[0]) = self.take_side(0, left, &mut out, cx.errors)?;
+        for (side, batches) in arrived.iter_mut().enumerate() {
+            for part in batches {
+                let (came, went) = self.take_side(side, part, &mut out, cx.errors)?;
+                stored[side].extend(came);
+                removed[side].extend(went);
+            }
         }
-        if let Some(right) = &mut right {
-            (stored[1], removed[1]) = self.take_side(1, right, &mut out, cx.errors)?;
-        }
-        for (side, arrived) in [left, right].iter().enumerate() {
+        for (side, batches) in arrived.iter().enumerate() {
             if self.sides[side].counts_matches() {
-                self.emit_standing(side, arrived.as_ref(), &stored[side], &removed[side], &mut out)?;
+                self.emit_standing(side, batches.first(), &stored[side], &removed[side], &mut out)?;
             }
         }
         for side in &mut self.sides {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::error::ArrowError;
 use tidemill_dataflow::Output;
-use tidemill_delta::{Delta, Epoch, Micros, consolidate};
+use tidemill_delta::{Delta, Epoch, Micros, net};
 use tidemill_plan::RelationId;
 use tidemill_sql::SqlError;
 use tidemill_state::Collection;
@@ -141,7 +141,7 @@ impl Conductor {
             }
             let Some(first) = deltas.first() else { continue };
             // A sink sees the net change.
-            match consolidate(&tidemill_delta::relaxed(first.rows.schema_ref()), deltas) {
+            match net(&tidemill_delta::relaxed(first.rows.schema_ref()), deltas) {
                 Ok(delta) if !delta.is_empty() => sink.send(epoch, delta),
                 Ok(_) => {}
                 Err(error) => *sink.progress.failed.lock() = Some(error.to_string()),
