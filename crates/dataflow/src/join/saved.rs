@@ -102,7 +102,7 @@ impl Join {
     }
 
     fn load_part(&mut self, side: usize, part: Delta) -> Result<(), OperatorError> {
-        let Some(mut arrived) = self.arrive(side, &[part])? else { return Ok(()) };
+        let mut arrived = self.arrived(side, part);
         if self.counts_matches() {
             self.pair(side, &mut arrived, &mut Vec::new(), &mut Vec::new())?;
         }
