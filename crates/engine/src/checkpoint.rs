@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_delta::{Epoch, Micros};
 use tidemill_plan::{NodeId, RelationId};
 
-pub(crate) use keeper::{Job, Keeper};
+pub(crate) use keeper::{Job, Keeper, Saving};
 pub(crate) use merge::newest_entries;
 pub(crate) use pack::{Packs, read_run};
 
@@ -85,6 +85,9 @@ pub(crate) struct Run {
     pub(crate) of: Of,
     /// How many rows it lists.
     pub(crate) rows: usize,
+    /// How many columns these have: only runs of one shape are merged. What is left of a join's rows has one more than
+    /// the changes of its input.
+    pub(crate) columns: usize,
     pub(crate) pack: String,
     /// Where in the pack it begins, in bytes.
     pub(crate) at: usize,

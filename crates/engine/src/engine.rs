@@ -16,6 +16,7 @@ use tidemill_storage::{Log, State};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::{CatalogState, kind_name};
+use crate::checkpoint::Saving;
 use crate::conductor::{Conductor, Request};
 use crate::config::Config;
 use crate::event_time::prepare_table;
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     room: Room,
     /// The durable log, once it is open.
     pub(crate) log: OnceLock<Log>,
+    /// How the checkpoints go.
+    pub(crate) saving: Arc<Saving>,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The workers, in a process that only works.
@@ -183,6 +186,7 @@ impl Engine {
             next_id: AtomicU64::new(IDS_PER_OBJECT),
             room: Room::new(arrived_bytes),
             log: OnceLock::new(),
+            saving: Arc::default(),
             thread: Mutex::new(None),
             guards: Mutex::new(None),
         });

@@ -28,7 +28,7 @@ mod table;
 pub use config::{Config, Data};
 pub use engine::{Engine, Receipt};
 pub use session::{CopyOutRows, Response, Session, change_rows, change_schema};
-pub use status::{EngineStatus, RelationStatus, SinkStatus};
+pub use status::{DurabilityStatus, EngineStatus, RelationStatus, SinkStatus};
 pub use subscription::{Change, SubscribeFrom, Subscription};
 pub use tidemill_connect::BadRow;
 pub use tidemill_sql::{

@@ -8,8 +8,10 @@ use tidemill_connect::SinkCounts;
 use tidemill_delta::Epoch;
 use tidemill_plan::RelationId;
 use tidemill_sql::Relation;
+use tidemill_storage::{Log, State};
 
 use crate::catalog::SinkEntry;
+use crate::checkpoint::Saving;
 use crate::engine::Engine;
 use crate::sink::SinkProgress;
 
@@ -63,6 +65,23 @@ pub struct SinkStatus {
     pub checksum: Option<u64>,
 }
 
+/// How what happens is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DurabilityStatus {
+    /// Records of the log that are kept.
+    pub log_records: u64,
+    /// Why nothing can be written now, if so.
+    pub paused: Option<String>,
+    /// The epoch of the last checkpoint; 0: none yet.
+    pub checkpoint_epoch: Epoch,
+    /// Checkpoints written since the start.
+    pub checkpoints: u64,
+    /// Bytes of the last checkpoint's new files.
+    pub checkpoint_bytes: u64,
+    /// Why the last one could not be written, if so.
+    pub checkpoint_failed: Option<String>,
+}
+
 /// The whole engine at work.
 #[derive(Clone, Debug, Default)]
 pub struct EngineStatus {
@@ -82,6 +101,8 @@ pub struct EngineStatus {
     pub relations: Vec<RelationStatus>,
     /// Sinks, by name.
     pub sinks: Vec<SinkStatus>,
+    /// How what happens is kept; `None`: it is not.
+    pub durability: Option<DurabilityStatus>,
 }
 
 /// What the conductor counts of a relation.
@@ -197,7 +218,24 @@ impl Engine {
             epoch_latency_micros: stats.latency(),
             relations,
             sinks,
+            durability: inner.log.get().map(|log| durability(log, &inner.saving)),
         }
+    }
+}
+
+fn durability(log: &Log, saving: &Saving) -> DurabilityStatus {
+    let paused = match log.state() {
+        State::Running => None,
+        State::Paused { reason } | State::Failed { reason } => Some(reason),
+        State::Closed => Some("the log is closed".into()),
+    };
+    DurabilityStatus {
+        log_records: log.end() - log.first(),
+        paused,
+        checkpoint_epoch: saving.epoch.load(Ordering::Relaxed),
+        checkpoints: saving.written.load(Ordering::Relaxed),
+        checkpoint_bytes: saving.bytes.load(Ordering::Relaxed),
+        checkpoint_failed: saving.failed.lock().clone(),
     }
 }
 

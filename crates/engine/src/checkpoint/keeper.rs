@@ -76,10 +76,10 @@ impl Keeper {
         incarnation: u64,
         restored: Option<(Directory, Vec<FileEntry>)>,
         rows: Vec<(Arc<Delta>, Run)>,
+        saving: Arc<Saving>,
         wake: Arc<dyn Fn() + Send + Sync>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
     ) -> std::io::Result<Keeper> {
-        let saving = Arc::new(Saving::default());
         let (directory, files) = restored.unwrap_or_default();
         saving.epoch.store(directory.epoch, Ordering::Release);
         let known = rows.into_iter().map(|(delta, run)| (address(&delta), (delta, run))).collect();
@@ -227,6 +227,7 @@ impl Writer {
         }
         for (of, parts) in by_part {
             let loaded: Vec<Loaded> = parts.iter().map(|p| (p.delta.clone(), p.gone.clone())).collect();
+            // All parts of one save have one shape.
             let whole = loaded.len() == 1;
             let (delta, gone) = if whole { loaded[0].clone() } else { merge(of, &loaded, false)? };
             if delta.is_empty() && gone.as_ref().is_none_or(Delta::is_empty) {
@@ -254,8 +255,8 @@ impl Writer {
         for of in parts {
             let Some(runs) = making.runs.get_mut(&of) else { continue };
             let mut from = runs.len().saturating_sub(1);
-            let mut rows = runs.last().map_or(0, |run| run.rows);
-            while from > 0 && rows * 2 >= runs[from - 1].rows {
+            let (mut rows, columns) = runs.last().map_or((0, 0), |run| (run.rows, run.columns));
+            while from > 0 && rows * 2 >= runs[from - 1].rows && runs[from - 1].columns == columns {
                 from -= 1;
                 rows += runs[from].rows;
             }

@@ -41,7 +41,8 @@ impl Packing {
         let bytes = self.bytes.len() - at;
         let rows = delta.len() + gone.map_or(0, Delta::len);
         let gone = self.bytes.len() - middle;
-        let run = Run { of, rows, pack: self.name.clone(), at, bytes, gone };
+        let columns = delta.rows.num_columns();
+        let run = Run { of, rows, columns, pack: self.name.clone(), at, bytes, gone };
         self.put_if(store, LONG)?;
         Ok(run)
     }

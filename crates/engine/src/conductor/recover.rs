@@ -108,7 +108,9 @@ impl Conductor {
         };
         let fatal: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(end_process);
         let wake = self.shared.waker();
-        let keeper = Keeper::start(checkpoints, log.clone(), incarnation, known, rows, wake, fatal).map_err(failed)?;
+        let keeper =
+            Keeper::start(checkpoints, log.clone(), incarnation, known, rows, self.shared.saving.clone(), wake, fatal)
+                .map_err(failed)?;
         let every = u64::try_from(data.checkpoint_every.as_nanos()).unwrap_or(u64::MAX);
         let ticker = tick(self.shared.waker(), data.checkpoint_every).map_err(failed)?;
         self.durable = Some(Durable {

@@ -44,6 +44,8 @@ impl Restarting {
     }
 
     async fn restart(&mut self) {
+        let durability = self.database().engine.status().durability.expect("a data folder");
+        assert_eq!(durability.checkpoint_failed, None);
         // The folder is free once the engine has stopped.
         self.database = None;
         self.start();
