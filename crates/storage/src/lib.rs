@@ -15,6 +15,8 @@ mod folder;
 mod inspect;
 mod log;
 mod manifest;
+#[cfg(feature = "s3")]
+mod s3;
 mod sealed;
 mod store;
 
@@ -29,6 +31,8 @@ pub use log::{
     TornTail,
 };
 pub use manifest::{FileEntry, Manifest};
+#[cfg(feature = "s3")]
+pub use s3::{S3Options, S3Store};
 pub use sealed::FOOTER;
 pub use store::{FolderStore, Object, ObjectStore};
 
