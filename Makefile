@@ -29,6 +29,7 @@ test: ## all tests
 	$(CARGO) test --workspace --locked --no-fail-fast
 	tests/run-clients
 	tests/run-postgres
+	tests/run-s3
 
 lint: ## format, clippy, and licences and bans if cargo-deny is there
 	$(CARGO) fmt --all --check

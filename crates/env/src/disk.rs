@@ -6,10 +6,12 @@
 //! would then succeed without having written anything.
 
 mod crash;
+mod read_only;
 mod real;
 mod simulated;
 
 pub use crash::Fate;
+pub use read_only::ReadOnlyDisk;
 pub use real::RealDisk;
 pub use simulated::{Fault, Operation, SimulatedDisk};
 
@@ -33,6 +35,11 @@ pub trait Disk: Send + Sync {
     /// An existing file, for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
+    /// An existing file, for reading only.
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
+
     /// Gives a file another name in the same folder; a file that had it is gone.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -48,6 +55,11 @@ pub trait Disk: Send + Sync {
     /// Takes the lock of this name, creating its file if need be, until the value is dropped or
     /// the process ends. An error of kind `WouldBlock` if another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+
+    /// Takes a share of the lock of this name, which many may hold, but not beside the holder of the whole. Changes
+    /// nothing on the disk. An error of kind `NotFound` if its file is not there, of kind `WouldBlock` if another
+    /// holds the whole.
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
 }
 
 /// An open file. Offsets and lengths are in bytes.

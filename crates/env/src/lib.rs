@@ -8,7 +8,7 @@
 
 mod disk;
 
-pub use disk::{Disk, DiskFile, DiskLock, Fate, Fault, Operation, RealDisk, SimulatedDisk};
+pub use disk::{Disk, DiskFile, DiskLock, Fate, Fault, Operation, ReadOnlyDisk, RealDisk, SimulatedDisk};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

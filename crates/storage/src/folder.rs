@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidemill_env::{Disk, DiskFile, DiskLock, Env};
+use tidemill_env::{Disk, DiskFile, DiskLock, Env, ReadOnlyDisk};
 
-use crate::StorageError;
 use crate::error::At;
 use crate::sealed::{FOOTER, seal, unseal};
+use crate::{Size, StorageError};
 
 const LOCK: &str = "lock";
 const INCARNATION: &str = "incarnation";
@@ -34,19 +34,9 @@ impl DataFolder {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(StorageError::InUse(path.to_owned())),
             other => other.at("lock", path)?,
         };
-        let folder = Folder { disk, path: path.to_owned(), _lock: lock.into() };
+        let folder = Folder { disk, path: path.to_owned(), _lock: Some(lock.into()) };
         folder.remove_unfinished()?;
-        let incarnation = 1 + match folder.read(INCARNATION, 8 + FOOTER)? {
-            // The folders below are made only after the file is durable.
-            None if folder.disk.exists(&folder.at(LOG)).at("look for", path)? => {
-                return Err(StorageError::damaged(&folder.at(INCARNATION), 0, "the file is missing"));
-            }
-            None => 0,
-            Some(mut bytes) => {
-                unseal(INCARNATION, &mut bytes, &folder.at(INCARNATION))?;
-                crate::number(&bytes, 0)
-            }
-        };
+        let incarnation = folder.incarnation()?.unwrap_or(0) + 1;
         let mut bytes = incarnation.to_le_bytes().to_vec();
         seal(INCARNATION, &mut bytes);
         folder.put(INCARNATION, &bytes)?;
@@ -93,11 +83,48 @@ fn make(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
 pub(crate) struct Folder {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) path: PathBuf,
-    /// As long as anyone may write, nobody else may.
-    _lock: Arc<dyn DiskLock>,
+    /// As long as anyone may write, nobody else may. Without it nothing may be written.
+    _lock: Option<Arc<dyn DiskLock>>,
 }
 
 impl Folder {
+    /// A folder that can only be read. No process writes in it while this is there, unless it never had a lock.
+    pub(crate) fn to_read(env: &Env, path: &Path) -> Result<Self, StorageError> {
+        let disk = Arc::new(ReadOnlyDisk(env.disk().clone()));
+        disk.list(path).at("read", path)?;
+        let lock = match disk.lock_shared(&path.join(LOCK)) {
+            Ok(lock) => Some(lock.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(StorageError::InUse(path.to_owned())),
+            Err(error) => return Err(error).at("lock", path),
+        };
+        Ok(Folder { disk, path: path.to_owned(), _lock: lock })
+    }
+
+    /// A folder in this one, if it is there.
+    pub(crate) fn existing(&self, name: &str) -> Result<Option<Self>, StorageError> {
+        let path = self.at(name);
+        let there = self.disk.exists(&path).at("look for", &path)?;
+        Ok(there.then(|| Folder { path, ..self.clone() }))
+    }
+
+    /// How often the data folder was opened; nothing if never.
+    pub(crate) fn incarnation(&self) -> Result<Option<u64>, StorageError> {
+        let path = self.at(INCARNATION);
+        match self.read(INCARNATION, 8 + FOOTER)? {
+            // The folders below are made only after the file is durable.
+            None if self.existing(LOG)?.is_some() => Err(StorageError::damaged(&path, 0, "the file is missing")),
+            None => Ok(None),
+            Some(mut bytes) => {
+                unseal(INCARNATION, &mut bytes, &path)?;
+                if bytes.len() != 8 {
+                    return Err(StorageError::damaged(&path, 0, "this is not a number"));
+                }
+                Ok(Some(crate::number(&bytes, 0)))
+            }
+        }
+    }
+
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -107,6 +134,17 @@ impl Folder {
         let mut names = self.disk.list(&self.path).at("list", &self.path)?;
         names.retain(|name| !name.ends_with(UNFINISHED));
         Ok(names)
+    }
+
+    /// How much is in it.
+    pub(crate) fn size(&self) -> Result<Size, StorageError> {
+        let mut size = Size::default();
+        for name in self.disk.list(&self.path).at("list", &self.path)? {
+            size.files += 1;
+            size.bytes += self.length(&name)?.unwrap_or(0);
+            size.unfinished += u64::from(name.ends_with(UNFINISHED));
+        }
+        Ok(size)
     }
 
     /// Removes what a crash left half-written.

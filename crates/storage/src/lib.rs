@@ -9,20 +9,30 @@
 #![deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 mod checkpoint;
+mod claim;
 mod error;
 mod folder;
+mod inspect;
 mod log;
 mod manifest;
+#[cfg(feature = "s3")]
+mod s3;
 mod sealed;
 mod store;
 
-pub use checkpoint::{Checkpoints, Newest};
+pub use checkpoint::inspect::{CheckpointFinding, CheckpointFindings, inspect_checkpoints};
+pub use checkpoint::{Checkpoints, Loaded, Newest};
 pub use error::StorageError;
 pub use folder::DataFolder;
+pub use inspect::{Inspection, Size};
+pub use log::inspect::{LogFindings, SegmentFinding};
 pub use log::{
-    Handlers, Log, LogOptions, LogWriter, Opened, Record, RecordNumber, Records, Refused, State, Step, TornTail,
+    Handlers, Log, LogOptions, LogWriter, Opened, RECORD_HEADER, Record, RecordNumber, Records, Refused, State, Step,
+    TornTail,
 };
 pub use manifest::{FileEntry, Manifest};
+#[cfg(feature = "s3")]
+pub use s3::{S3Options, S3Store};
 pub use sealed::FOOTER;
 pub use store::{FolderStore, Object, ObjectStore};
 

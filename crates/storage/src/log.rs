@@ -7,6 +7,7 @@
 //! pauses and tries again until there is room.
 
 mod format;
+pub(crate) mod inspect;
 mod open;
 mod read;
 mod writer;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+pub use format::RECORD_HEADER;
 pub use open::{Opened, TornTail};
 pub use read::Records;
 pub use writer::{LogWriter, Step};
@@ -46,7 +48,7 @@ pub struct LogOptions {
     pub segment: u64,
     /// The longest payload.
     pub max_record: u64,
-    /// The longest queue; beyond it [`Log::append`] refuses.
+    /// The longest queue, headers included; beyond it [`Log::append`] refuses.
     pub max_queue: usize,
     /// The most that is written and synced at once, if it is more than one record.
     pub max_batch: usize,
@@ -136,7 +138,7 @@ struct Shared {
 
 struct Queue {
     waiting: VecDeque<(u8, Vec<u8>)>,
-    /// The payloads' lengths in all.
+    /// What the records will take in the log, in all.
     bytes: usize,
     /// The number of the next record that is appended.
     next: RecordNumber,
@@ -163,6 +165,7 @@ impl Log {
             _ if queue.closing => return Err(Refused::Closed),
             _ => {}
         }
+        let length = RECORD_HEADER + length;
         if !queue.waiting.is_empty() && queue.bytes + length > self.options.max_queue {
             return Err(Refused::Full(payload));
         }
@@ -172,6 +175,17 @@ impl Log {
         queue.waiting.push_back((kind, payload));
         self.shared.work.notify_one();
         Ok(number)
+    }
+
+    /// How many bytes [`Log::append`] surely takes now, if nobody else appends meanwhile: records that
+    /// have no more in all, each with [`RECORD_HEADER`] bytes beside its payload. 0 for a log that takes nothing any more.
+    ///
+    /// It shrinks while the disk is slow or full, so whoever cuts epochs can stop before a record is
+    /// refused. An empty queue takes one record of any length that is allowed, even if it is longer than this.
+    pub fn room(&self) -> usize {
+        let queue = self.shared.queue.lock();
+        let open = !queue.closing && matches!(queue.state, State::Running | State::Paused { .. });
+        if open { self.options.max_queue.saturating_sub(queue.bytes) } else { 0 }
     }
 
     /// The number of the log's first record. Those before were dropped.

@@ -58,10 +58,42 @@ impl FolderStore {
         folder.sync()?;
         Ok(FolderStore { folder, putting: Mutex::new(()) })
     }
+
+    /// A store to read from.
+    pub(crate) fn to_read(folder: Folder) -> Self {
+        FolderStore { folder, putting: Mutex::new(()) }
+    }
+}
+
+/// A store that is chosen at run time.
+impl<S: ObjectStore + ?Sized> ObjectStore for Box<S> {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        (**self).put(name, bytes)
+    }
+
+    fn put_new(&self, name: &str, bytes: &[u8]) -> Result<bool, StorageError> {
+        (**self).put_new(name, bytes)
+    }
+
+    fn get(&self, name: &str, at_most: usize) -> Result<Option<Vec<u8>>, StorageError> {
+        (**self).get(name, at_most)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Object>, StorageError> {
+        (**self).list(prefix)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StorageError> {
+        (**self).delete(name)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        (**self).path(name)
+    }
 }
 
 /// Names are plain, so none leads out of the folder, hides, or means something to a shell.
-fn check(name: &str) -> Result<(), StorageError> {
+pub(crate) fn check(name: &str) -> Result<(), StorageError> {
     let plain = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
     let good = (1..=128).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.');
     if good && !name.ends_with(".new") { Ok(()) } else { Err(StorageError::Name(name.to_owned())) }

@@ -4,7 +4,7 @@ mod world;
 
 use std::path::Path;
 
-use tidemill_env::{Disk, Env, Fate, Fault, SimulatedDisk};
+use tidemill_env::{Disk, Env, Fate, Fault, Operation, SimulatedDisk};
 use tidemill_storage::{Checkpoints, DataFolder, FileEntry, FolderStore, Manifest, ObjectStore, StorageError};
 use world::{DATA, Random, cases, on};
 
@@ -49,10 +49,15 @@ fn live(disk: &SimulatedDisk, committed: &mut u64, attempted: &mut u64) -> Resul
 fn newest(checkpoints: &Checkpoints<FolderStore>) -> Result<u64, StorageError> {
     let Some(manifest) = checkpoints.newest()?.manifest else { return Ok(0) };
     for entry in &manifest.files {
-        let words: Vec<u64> = entry.name.split('-').filter_map(|word| word.parse().ok()).collect();
-        assert_eq!(checkpoints.get_file(entry)?, content(words[1], words[2]), "{}", entry.name);
+        assert_eq!(checkpoints.get_file(entry)?, of_name(&entry.name), "{}", entry.name);
     }
     Ok(manifest.epoch)
+}
+
+/// What was put under a name.
+fn of_name(name: &str) -> Vec<u8> {
+    let words: Vec<u64> = name.split('-').filter_map(|word| word.parse().ok()).collect();
+    content(words[1], words[2])
 }
 
 #[test]
@@ -75,7 +80,8 @@ fn a_committed_checkpoint_survives_wherever_the_power_goes() {
                 checkpoints.collect_garbage(KEEP).unwrap();
                 assert_eq!(newest(&checkpoints).unwrap(), attempted + 1);
                 let names = after.files().len();
-                assert!(names <= 3 + 2 + 2 * 3, "{names} files: something was not removed");
+                // The lock, the incarnation, the claim and two fences; manifests; files.
+                assert!(names <= 5 + 2 + 2 * 3, "{names} files: something was not removed");
                 states += 1;
             }
         }
@@ -189,6 +195,84 @@ fn files_of_a_checkpoint_under_way_are_not_garbage() {
         checkpoints.get_file(&FileEntry { name: "run-1-3-0".into(), length: 9, checksum: 9 }),
         Err(StorageError::Damaged { .. })
     ));
+}
+
+#[test]
+fn loading_reads_each_file_once_and_begins_anew_with_the_one_before() {
+    let disk = SimulatedDisk::default();
+    live(&disk, &mut 0, &mut 0).unwrap();
+    for damaged in [None, Some("run-2-6-1")] {
+        let disk = disk.restart();
+        if let Some(name) = damaged {
+            disk.damage(&Path::new(DATA).join("checkpoints").join(name), |bytes| bytes[0] ^= 1);
+        }
+        let (_data, checkpoints) = open(&on(&disk), Path::new(DATA)).unwrap();
+        let before = reads_of_files(&disk);
+        let mut begun = Vec::new();
+        let loaded = checkpoints.load(
+            |manifest| {
+                begun.push(manifest.epoch);
+                Vec::new()
+            },
+            |files, entry, bytes| {
+                files.push((entry.name.clone(), bytes));
+                Ok(())
+            },
+        );
+        let loaded = loaded.unwrap();
+        let (manifest, files) = loaded.checkpoint.unwrap();
+        assert_eq!(loaded.warnings.len(), usize::from(damaged.is_some()));
+        assert_eq!(begun, if damaged.is_some() { vec![6, 5] } else { vec![6] });
+        assert_eq!(manifest.epoch, *begun.last().unwrap());
+        let names: Vec<_> = files.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, manifest.files.iter().map(|file| &file.name).collect::<Vec<_>>(), "of one checkpoint only");
+        assert!(files.iter().all(|(name, bytes)| *bytes == of_name(name)));
+        assert_eq!(reads_of_files(&disk) - before, 3 * begun.len());
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_is_as_good_as_damaged() {
+    let disk = SimulatedDisk::default();
+    live(&disk, &mut 0, &mut 0).unwrap();
+    let (_data, checkpoints) = open(&on(&disk), Path::new(DATA)).unwrap();
+    let only_5 = |epoch: &mut u64, _: &FileEntry, _| if *epoch == 5 { Ok(()) } else { Err("a riddle".to_owned()) };
+    let loaded = checkpoints.load(|manifest| manifest.epoch, only_5).unwrap();
+    assert_eq!(loaded.checkpoint.unwrap().0.epoch, 5);
+    assert!(loaded.warnings[0].to_string().ends_with("is damaged at byte 0: a riddle"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn each_file_is_read_back_once() {
+    let disk = SimulatedDisk::default();
+    let (data, mut checkpoints) = open(&on(&disk), Path::new(DATA)).unwrap();
+    let mut files = Vec::new();
+    for epoch in 1..8 {
+        let name = format!("run-{}-{epoch}-0", data.incarnation());
+        files.push(checkpoints.put_file(&name, content(epoch, 0)).unwrap());
+        checkpoints.commit(epoch, epoch * 10, files.clone()).unwrap();
+        let before = reads_of_files(&disk);
+        checkpoints.collect_garbage(1).unwrap();
+        assert_eq!(reads_of_files(&disk) - before, 1, "only the new one");
+    }
+    // Another process does not take this one's word.
+    drop((data, checkpoints));
+    let (_data, checkpoints) = open(&on(&disk), Path::new(DATA)).unwrap();
+    let before = reads_of_files(&disk);
+    checkpoints.collect_garbage(1).unwrap();
+    assert_eq!(reads_of_files(&disk) - before, files.len());
+    // What is gone or was cut is found without reading it.
+    let path = Path::new(DATA).join("checkpoints").join(&files[2].name);
+    disk.damage(&path, |bytes| bytes.truncate(40));
+    assert!(matches!(checkpoints.collect_garbage(1), Err(StorageError::Damaged { .. })));
+    disk.remove(&path).unwrap();
+    assert!(matches!(checkpoints.collect_garbage(1), Err(StorageError::Damaged { .. })));
+}
+
+/// How often a file of a checkpoint was read.
+fn reads_of_files(disk: &SimulatedDisk) -> usize {
+    let is_file = |operation: &Operation| matches!(operation, Operation::Read { path, .. } if path.to_str().unwrap().contains("run-"));
+    disk.trace().iter().filter(|operation| is_file(operation)).count()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_env::{Disk, Env, ManualClock, SimulatedDisk};
-use tidemill_storage::{LogOptions, StorageError};
+use tidemill_storage::{Inspection, LogOptions, StorageError};
 use world::{DATA, Expected, Random, SMALL, cases, on, seed, settle, start};
 
 /// A log of a few segments, closed or as a killed process leaves it.
@@ -34,18 +34,33 @@ fn log(records: usize, options: LogOptions, seed: u64, closed: bool) -> (Simulat
 
 /// Whether the damage was found. If it was not, everything must be read as it was written.
 fn found(disk: &SimulatedDisk, expected: &Expected, options: LogOptions, what: &str) -> bool {
+    let looked = look(disk, options);
     match start(&on(disk), Path::new(DATA), options) {
         Ok(running) => {
             expected.clone().check(&running.log);
             assert_eq!(running.log.durable(), expected.acknowledged, "{what}");
+            assert_eq!(looked, Vec::<String>::new(), "{what}: looking finds damage where there is none");
             false
         }
         Err(error @ StorageError::Damaged { .. }) => {
             assert!(error.to_string().contains(DATA), "{error} does not name the file");
+            assert_eq!(looked.first(), Some(&error.to_string()), "{what}: looking finds something else");
             true
         }
         Err(error) => panic!("{what}: {error}"),
     }
+}
+
+/// The damage that one finds who only looks, and changes nothing.
+fn look(disk: &SimulatedDisk, options: LogOptions) -> Vec<String> {
+    let before = disk.files();
+    let inspection = Inspection::open(&on(disk), Path::new(DATA)).unwrap();
+    let count = inspection.incarnation().err();
+    let log = inspection.log(options.max_record, &mut |_| {}).unwrap();
+    let damage = count.into_iter().chain(log.into_iter().flat_map(|log| log.damage));
+    let damage = damage.map(|error| error.to_string()).collect();
+    assert!(disk.files() == before, "looking changed something");
+    damage
 }
 
 fn in_log(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {

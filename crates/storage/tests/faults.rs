@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use tidemill_env::{Fate, Fault, Operation, SimulatedDisk};
-use tidemill_storage::{Refused, State, Step};
+use tidemill_storage::{RECORD_HEADER, Refused, State, Step};
 use world::{DATA, Expected, Random, Running, SMALL, cases, live, on, seed, settle, start};
 
 /// After any single fault the next start has everything, also after a crash that follows.
@@ -147,16 +147,26 @@ fn the_queue_and_records_are_bounded() {
     let disk = SimulatedDisk::default();
     let mut running = start(&on(&disk), Path::new(DATA), SMALL).unwrap();
     assert!(matches!(running.log.append(0, vec![0; 3001]), Err(Refused::TooLong { length: 3001, max: 3000 })));
+    assert_eq!(running.log.room(), 8000);
     let taken = (0..9).take_while(|_| running.log.append(0, vec![0; 3000]).is_ok()).count();
     assert_eq!(taken, 2, "8,000 bytes may wait");
+    assert_eq!(running.log.room(), 8000 - 2 * (3000 + RECORD_HEADER));
     let Err(Refused::Full(back)) = running.log.append(1, vec![7; 3000]) else { panic!("the queue is full") };
     assert_eq!(back, vec![7; 3000]);
     assert_eq!(running.log.durable(), 0);
+    let room = running.log.room();
+    assert!(matches!(running.log.append(1, vec![7; room - RECORD_HEADER + 1]), Err(Refused::Full(_))));
+    running.log.append(1, vec![7; room - RECORD_HEADER]).unwrap();
+    assert_eq!(running.log.room(), 0);
+    // Empty records take room too, or there could be any number of them.
+    assert!(matches!(running.log.append(1, vec![]), Err(Refused::Full(_))));
     assert_eq!(settle(&mut running), Step::Idle);
-    assert_eq!(running.log.append(1, back).unwrap(), 2);
+    assert_eq!(running.log.room(), 8000);
+    assert_eq!(running.log.append(1, back).unwrap(), 3);
     running.log.close();
+    assert_eq!(running.log.room(), 0);
     assert!(matches!(running.log.append(1, vec![]), Err(Refused::Closed)));
     assert_eq!(settle(&mut running), Step::Closed);
-    running.log.wait(2).unwrap();
-    assert!(matches!(running.log.wait(3), Err(Refused::Closed)));
+    running.log.wait(3).unwrap();
+    assert!(matches!(running.log.wait(4), Err(Refused::Closed)));
 }

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod output;
 mod progress;
 mod report;
@@ -45,6 +46,8 @@ enum Command {
     Check(check::Arguments),
     /// Compare the views of a server with their queries.
     Verify(verify::Arguments),
+    /// Tell what is in a data folder, and whether it is whole.
+    Doctor(doctor::Arguments),
     /// Measure.
     Bench(bench::Arguments),
     /// Replay a year of real flights, live.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Sql(arguments) => client::client(arguments),
         Command::Check(arguments) => check::check(arguments),
         Command::Verify(arguments) => verify::verify(arguments),
+        Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Demo(arguments) => demo::run(arguments),
     };

@@ -48,6 +48,10 @@ impl Disk for RealDisk {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -67,11 +71,20 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        held(file.try_lock(), file)
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = File::open(path)?;
+        held(file.try_lock_shared(), file)
+    }
+}
+
+fn held(result: Result<(), TryLockError>, file: File) -> io::Result<Box<dyn DiskLock>> {
+    match result {
+        Ok(()) => Ok(Box::new(file)),
+        Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -141,7 +154,20 @@ mod tests {
         let path = folder.path().join("lock");
         let held = RealDisk.lock(&path).unwrap();
         assert_eq!(RealDisk.lock(&path).err().map(|e| e.kind()), Some(ErrorKind::WouldBlock));
+        assert_eq!(RealDisk.lock_shared(&path).err().map(|e| e.kind()), Some(ErrorKind::WouldBlock));
         drop(held);
+        RealDisk.lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_share_of_a_lock_keeps_others_from_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert_eq!(RealDisk.lock_shared(&path).err().map(|e| e.kind()), Some(ErrorKind::NotFound));
+        drop(RealDisk.lock(&path).unwrap());
+        let shares = [RealDisk.lock_shared(&path).unwrap(), RealDisk.lock_shared(&path).unwrap()];
+        assert_eq!(RealDisk.lock(&path).err().map(|e| e.kind()), Some(ErrorKind::WouldBlock));
+        drop(shares);
         RealDisk.lock(&path).unwrap();
     }
 }

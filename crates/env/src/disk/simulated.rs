@@ -3,7 +3,7 @@
 mod operations;
 mod state;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl SimulatedDisk {
     /// The disk as the next process finds it if this one is killed now and the machine stays on.
     pub fn restart(&self) -> SimulatedDisk {
         let state = self.0.lock().clone();
-        let after = State { locks: BTreeSet::new(), trace: Vec::new(), faults: BTreeMap::new(), off: false, ..state };
+        let after = State { locks: BTreeMap::new(), trace: Vec::new(), faults: BTreeMap::new(), off: false, ..state };
         SimulatedDisk(Arc::new(Mutex::new(after)))
     }
 

@@ -7,8 +7,8 @@ use crate::number;
 
 /// Length of a segment's header in bytes.
 pub(super) const SEGMENT_HEADER: usize = 56;
-/// Length of a record's header in bytes.
-pub(super) const RECORD_HEADER: usize = 48;
+/// What a record takes in the log beside its payload, in bytes.
+pub const RECORD_HEADER: usize = 48;
 /// Length of the floor's file: two sectors, each with one copy.
 pub(super) const FLOOR: usize = 2 * SECTOR;
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::{FLOOR, FLOOR_NAME, Floor, SEGMENT_ENDING, SegmentHeader, segment_name};
 use super::read::{Found, SegmentReader, missing};
 use super::writer::Segment;
-use super::{Handlers, Log, LogOptions, LogWriter, Queue, RecordNumber, Shared, State};
+use super::{Handlers, Log, LogOptions, LogWriter, Queue, Record, RecordNumber, Shared, State};
 use crate::error::At;
 use crate::folder::{Folder, LOG};
 use crate::{DataFolder, StorageError};
@@ -64,9 +64,14 @@ impl Log {
             folder.put(&segment_name(floor.first), &header.encode().0)?;
             found.push(floor.first);
         }
-        let mut scan = Scan { folder: &folder, floor, incarnation: data.incarnation(), options, settled: 0 };
-        let mut last = scan.all(&found)?;
-        let torn = scan.end(&mut last)?;
+        let mut ignore = |_: &Record| {};
+        let max_record = options.max_record;
+        let mut scan =
+            Scan { folder: &folder, floor, incarnation: data.incarnation(), max_record, settled: 0, seen: &mut ignore };
+        let last = scan.all(&found, &mut Err)?;
+        let mut last = last.ok_or_else(|| missing(&folder, floor.first))?;
+        let torn = scan.tail(&mut last)?;
+        scan.settle(&mut last, torn.as_ref())?;
         folder.sync()?;
 
         floor.durable = last.next;
@@ -105,7 +110,7 @@ pub(super) fn segments(folder: &Folder) -> Result<Vec<RecordNumber>, StorageErro
     numbers.collect()
 }
 
-fn read_floor(folder: &Folder) -> Result<Option<Floor>, StorageError> {
+pub(super) fn read_floor(folder: &Folder) -> Result<Option<Floor>, StorageError> {
     let Some(bytes) = folder.read(FLOOR_NAME, FLOOR)? else { return Ok(None) };
     let floor = Floor::decode(&bytes);
     let damaged = || StorageError::damaged(&folder.at(FLOOR_NAME), 0, "neither of the two copies is whole");
@@ -122,45 +127,70 @@ fn new_floor(folder: &Folder, data: &DataFolder) -> Result<Floor, StorageError> 
     Ok(Floor { writes: 1, ..floor })
 }
 
-struct Scan<'a> {
-    folder: &'a Folder,
-    floor: Floor,
-    incarnation: u64,
-    options: LogOptions,
+/// Reads segments as an opening log does.
+pub(super) struct Scan<'a> {
+    pub(super) folder: &'a Folder,
+    pub(super) floor: Floor,
+    pub(super) incarnation: u64,
+    pub(super) max_record: u64,
     /// Offset in the segment up to which everything is known to be durable.
-    settled: u64,
+    pub(super) settled: u64,
+    /// Is shown each record that is whole.
+    pub(super) seen: &'a mut dyn FnMut(&Record),
 }
 
+/// What to do about a segment that is not whole: stop with the error, or note it and go on with the next one.
+pub(super) type Bad<'a> = dyn FnMut(StorageError) -> Result<(), StorageError> + 'a;
+
 impl Scan<'_> {
-    /// Reads all segments; the last one's reader stands at its end, or at what is not readable.
-    fn all(&mut self, firsts: &[RecordNumber]) -> Result<SegmentReader, StorageError> {
-        let Some((first, rest)) = firsts.split_first() else { return Err(missing(self.folder, self.floor.first)) };
-        if *first > self.floor.first {
-            return Err(missing(self.folder, self.floor.first));
+    /// Reads all segments but the last one, whose reader stands at its beginning; there is none if that one's header is
+    /// bad.
+    pub(super) fn all(
+        &mut self,
+        firsts: &[RecordNumber],
+        bad: &mut Bad<'_>,
+    ) -> Result<Option<SegmentReader>, StorageError> {
+        if firsts.first().is_none_or(|first| *first > self.floor.first) {
+            bad(missing(self.folder, self.floor.first))?;
         }
-        let mut reader = self.segment(*first)?;
-        for next in rest {
-            let bad = match self.read(&mut reader)? {
-                None if *next > reader.next => return Err(missing(self.folder, reader.next)),
-                None if *next < reader.next => Some("the next segment begins with a record of this one"),
-                other => other,
-            };
-            if let Some(cause) = bad {
-                return Err(StorageError::damaged(&reader.path, reader.offset, cause));
+        let mut before = None;
+        for (i, first) in firsts.iter().enumerate() {
+            match self.one(*first, before.take(), firsts.get(i + 1).copied()) {
+                Ok(reader) => before = Some(reader),
+                Err(error) => bad(error)?,
             }
-            let following = self.segment(*next)?;
-            let header = &following.header;
-            if header.previous != reader.identity || header.incarnation < reader.header.incarnation {
-                let cause = format!("this segment does not follow on {}", reader.path.display());
-                return Err(StorageError::damaged(&following.path, 0, cause));
-            }
-            reader = following;
         }
-        Ok(reader)
+        Ok(before)
+    }
+
+    /// Opens a segment that follows on another, and reads it up to where the next one begins, if there is one.
+    fn one(
+        &mut self,
+        first: RecordNumber,
+        before: Option<SegmentReader>,
+        next: Option<RecordNumber>,
+    ) -> Result<SegmentReader, StorageError> {
+        let mut reader = self.segment(first)?;
+        if let Some(before) = before
+            && (reader.header.previous != before.identity || reader.header.incarnation < before.header.incarnation)
+        {
+            let cause = format!("this segment does not follow on {}", before.path.display());
+            return Err(StorageError::damaged(&reader.path, 0, cause));
+        }
+        let Some(next) = next else { return Ok(reader) };
+        let bad = match self.read(&mut reader)? {
+            None if next > reader.next => return Err(missing(self.folder, reader.next)),
+            None if next < reader.next => Some("the next segment begins with a record of this one"),
+            other => other,
+        };
+        match bad {
+            Some(cause) => Err(StorageError::damaged(&reader.path, reader.offset, cause)),
+            None => Ok(reader),
+        }
     }
 
     fn segment(&self, first: RecordNumber) -> Result<SegmentReader, StorageError> {
-        let reader = SegmentReader::open(self.folder, first, self.options.max_record)?;
+        let reader = SegmentReader::open(self.folder, first, self.max_record)?;
         let header = &reader.header;
         if header.log != self.floor.log {
             return Err(StorageError::damaged(&reader.path, 0, "this is a segment of another log"));
@@ -180,16 +210,20 @@ impl Scan<'_> {
         self.settled = reader.offset;
         loop {
             match reader.next()? {
-                Found::Record(record) if record.number < self.floor.durable => self.settled = reader.offset,
-                Found::Record(_) => {}
+                Found::Record(record) => {
+                    (self.seen)(&record);
+                    if record.number < self.floor.durable {
+                        self.settled = reader.offset;
+                    }
+                }
                 Found::End => return Ok(None),
                 Found::Bad(cause) => return Ok(Some(cause)),
             }
         }
     }
 
-    /// Reads the last segment, cuts what a crash left unfinished, and makes the rest durable.
-    fn end(&mut self, last: &mut SegmentReader) -> Result<Option<TornTail>, StorageError> {
+    /// Reads the last segment, and tells what a crash left unfinished there from what the disk lost.
+    pub(super) fn tail(&mut self, last: &mut SegmentReader) -> Result<Option<TornTail>, StorageError> {
         let bad = self.read(last)?;
         let (path, offset, record) = (last.path.clone(), last.offset, last.next);
         if record < self.floor.durable {
@@ -197,19 +231,22 @@ impl Scan<'_> {
             let cause = format!("record {record}: {cause}; records below {} were durable", self.floor.durable);
             return Err(StorageError::damaged(&path, offset, cause));
         }
-        let mut torn = None;
-        if let Some(cause) = bad {
-            if let Some(proof) = last.proof_of(record)? {
-                let cause = format!("record {record}: {cause}; the record at byte {proof} says that it was durable");
-                return Err(StorageError::damaged(&path, offset, cause));
-            }
-            last.file.set_length(offset).at("cut", &path)?;
-            torn = Some(TornTail { path, offset, bytes: last.length - offset, record, cause });
-            last.length = offset;
+        let Some(cause) = bad else { return Ok(None) };
+        if let Some(proof) = last.proof_of(record)? {
+            let cause = format!("record {record}: {cause}; the record at byte {proof} says that it was durable");
+            return Err(StorageError::damaged(&path, offset, cause));
+        }
+        Ok(Some(TornTail { path, offset, bytes: last.length - offset, record, cause }))
+    }
+
+    /// Cuts the last segment's torn tail, and makes the rest durable.
+    fn settle(&self, last: &mut SegmentReader, torn: Option<&TornTail>) -> Result<(), StorageError> {
+        if let Some(torn) = torn {
+            last.file.set_length(torn.offset).at("cut", &last.path)?;
+            last.length = torn.offset;
         }
         self.rewrite(last)?;
-        last.file.sync().at("sync", &last.path)?;
-        Ok(torn)
+        last.file.sync().at("sync", &last.path)
     }
 
     /// Writes again what is not known to be durable.

@@ -163,7 +163,7 @@ impl LogWriter {
                 break;
             }
             room = room.saturating_sub(length);
-            queue.bytes -= payload.len();
+            queue.bytes -= length;
             taken.extend(queue.waiting.pop_front());
         }
         drop(queue);

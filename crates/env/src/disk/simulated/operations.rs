@@ -96,8 +96,21 @@ impl Disk for SimulatedDisk {
         if !self.exists(path)? {
             self.create(path)?;
         }
-        if !self.0.lock().locks.insert(path.to_owned()) {
+        let mut state = self.0.lock();
+        if state.locks.contains_key(path) {
             return Err(ErrorKind::WouldBlock.into());
+        }
+        state.locks.insert(path.to_owned(), 0);
+        Ok(Box::new(SimulatedLock { disk: self.clone(), path: path.to_owned() }))
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let mut state = self.0.lock();
+        state.file(path)?;
+        match state.locks.get_mut(path) {
+            Some(0) => return Err(ErrorKind::WouldBlock.into()),
+            Some(shares) => *shares += 1,
+            None => drop(state.locks.insert(path.to_owned(), 1)),
         }
         Ok(Box::new(SimulatedLock { disk: self.clone(), path: path.to_owned() }))
     }
@@ -172,6 +185,10 @@ impl DiskLock for SimulatedLock {}
 
 impl Drop for SimulatedLock {
     fn drop(&mut self) {
-        self.disk.0.lock().locks.remove(&self.path);
+        let mut state = self.disk.0.lock();
+        match state.locks.get_mut(&self.path) {
+            Some(shares) if *shares > 1 => *shares -= 1,
+            _ => drop(state.locks.remove(&self.path)),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a simulated disk knows: what programs see, what is durable, and what lies between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,8 @@ pub(super) struct State {
     /// What is not synced yet, in order.
     pub(super) names: Vec<NameChange>,
     pub(super) files: Vec<Content>,
-    pub(super) locks: BTreeSet<PathBuf>,
+    /// Who holds a lock: how many a share of it; nobody a share: one the whole.
+    pub(super) locks: BTreeMap<PathBuf, usize>,
     pub(super) trace: Vec<Operation>,
     pub(super) faults: BTreeMap<usize, Fault>,
     pub(super) capacity: Option<u64>,
