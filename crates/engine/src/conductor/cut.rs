@@ -399,7 +399,7 @@ impl Conductor {
     }
 
     /// The rows that a new view's inputs have now.
-    pub(super) fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
+    fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
         let state = self.shared.published.state.read();
         let mut history = Vec::new();
         for (input, read) in spec.dataflow.inputs.iter().enumerate() {
