@@ -8,6 +8,7 @@
 mod catch_up;
 mod cut;
 mod publish;
+mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::catch_up::CatchUp;
 use crate::engine::Inner;
 use crate::event_time::Prepared;
-use crate::sink::RunningSink;
+use crate::sink::{Ending, RunningSink, end_all};
 use crate::source::RunningSource;
 use crate::table::{PrimaryKey, TableChange};
 
@@ -242,11 +243,11 @@ impl Conductor {
         }
         let idle = self.in_flight.is_empty() && self.queue.is_empty() && self.catching_up.is_empty();
         if idle && self.sources.values().all(RunningSource::ended) {
-            let waits: Vec<_> = self.sinks.values().map(RunningSink::flush).collect();
-            waits.into_iter().for_each(|w| {
-                let _ = w.recv();
-            });
-            self.answer_all(Ok(()));
+            // All of them hurry; the last one wakes us.
+            let behind = self.sinks.values().filter(|sink| !sink.flushed()).count();
+            if behind == 0 {
+                self.answer_all(Ok(()));
+            }
         }
     }
 
@@ -258,7 +259,7 @@ impl Conductor {
 
     fn stop(mut self) {
         self.sources.values_mut().for_each(RunningSource::stop);
-        std::mem::take(&mut self.sinks).into_values().for_each(RunningSink::finish);
+        end_all(std::mem::take(&mut self.sinks).into_values().collect(), Ending::Stop);
         // Without a source of epochs the workers finish what is in flight, and end.
         self.loop_ = None;
         self.guards = None;

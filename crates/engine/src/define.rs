@@ -97,7 +97,7 @@ pub(crate) fn define_view(
     relation.schema = planned.schema.clone();
     relation.append_only = planned.dataflow.output().append_only;
     relation.bounds = planned.dataflow.output().bounds.clone();
-    let errors = error_table(id + 1, &relation);
+    let errors = error_table(id + 1, &relation.name);
     let relations = vec![Arc::new(relation), Arc::new(errors)];
     Ok(DefinedView { relations, spec: Some(spec), reads, notices: planned.notices })
 }

@@ -55,6 +55,9 @@ pub(crate) struct Inner {
     /// One view at a time is verified: it reads all of its inputs.
     pub(crate) verifying: Arc<tokio::sync::Mutex<()>>,
     next_id: AtomicU64,
+    /// Which start of the server this is; sinks' destinations refuse earlier ones. All are the first while nothing of
+    /// the engine outlives its process.
+    pub(crate) incarnation: u64,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The workers, in a process that only works.
@@ -149,6 +152,7 @@ impl Engine {
             dml: tokio::sync::Mutex::new(()),
             verifying: Arc::default(),
             next_id: AtomicU64::new(IDS_PER_OBJECT),
+            incarnation: 1,
             thread: Mutex::new(None),
             guards: Mutex::new(None),
         });

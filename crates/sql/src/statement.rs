@@ -10,6 +10,7 @@ mod query;
 mod reader;
 mod relation;
 mod session;
+mod shown;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use reader::Reader;
 
 pub(crate) use query::{expression_of, query_of};
 pub(crate) use reader::{fold, is_word};
+pub use shown::with_other_values;
 pub use split::{Piece, split};
 
 /// One statement of a script.

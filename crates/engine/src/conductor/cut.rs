@@ -8,11 +8,11 @@ use tidemill_plan::{ColumnPath, RelationId};
 use tidemill_sql::{OnConflict, Relation, RelationKind, SqlError};
 
 use super::catch_up::CatchUp;
+use super::sinks::end_dropped;
 use super::{Conductor, Define, InFlight, Reply, Request, Waiting};
 use crate::event_time::{Prepared, late_rows, split_late};
 use crate::published::Shown;
 use crate::side_table::bad_rows;
-use crate::sink::RunningSink;
 use crate::source::RunningSource;
 use crate::table::{PrimaryKey, TableChange};
 
@@ -43,6 +43,7 @@ impl Conductor {
         for view in std::mem::take(&mut self.removals) {
             cut.begin.commands.push(Command::Remove(view));
         }
+        self.take_rejected();
         for (relation, delta) in std::mem::take(&mut self.side_rows) {
             self.put(&mut cut, relation, None, delta, true);
         }
@@ -127,8 +128,9 @@ impl Conductor {
                 }
                 Request::Define(define) => self.define(cut, *define),
                 Request::Drop { ids, reply } => {
+                    let sinks = ids.iter().filter_map(|id| self.sinks.remove(id)).collect();
                     self.remove(cut, &ids);
-                    let _ = reply.send(Ok(()));
+                    end_dropped(sinks, reply);
                 }
                 Request::StartSources | Request::EndOfInput { .. } | Request::Wake | Request::Shutdown => {}
             }
@@ -416,27 +418,6 @@ impl Conductor {
         Ok(())
     }
 
-    fn define_sink(
-        &mut self,
-        id: RelationId,
-        name: &str,
-        from: RelationId,
-        sink: Box<dyn tidemill_connect::Sink>,
-    ) -> Result<(), SqlError> {
-        let running = RunningSink::start(name, from, sink)
-            .map_err(|e| SqlError::new("58000", format!("cannot start sink \"{name}\": {e}")))?;
-        let snapshot = self.shared.published.snapshot();
-        if let Some(rows) = snapshot.collection(from) {
-            let all = rows.consolidated().map_err(|e| SqlError::internal(e.to_string()))?;
-            if !all.is_empty() {
-                running.send(self.next_epoch - 1, all);
-            }
-        }
-        self.shared.stats.lock().sinks.insert(id, (running.progress.clone(), running.counts.clone()));
-        self.sinks.insert(id, running);
-        Ok(())
-    }
-
     /// The rows that a new view's inputs have now.
     fn history_of(&self, spec: &tidemill_dataflow::ViewSpec) -> Vec<(usize, Delta)> {
         let state = self.shared.published.state.read();
@@ -463,9 +444,6 @@ impl Conductor {
 
     fn remove(&mut self, cut: &mut Cut, ids: &[RelationId]) {
         for id in ids {
-            if let Some(sink) = self.sinks.remove(id) {
-                sink.finish();
-            }
             let runs = self.remove_spec(*id);
             if !self.failed.remove(id) && runs {
                 cut.begin.commands.push(Command::Remove(*id));

@@ -106,15 +106,14 @@ impl Conductor {
     fn deliver(&self, epoch: Epoch, relation: RelationId, deltas: &[Delta]) {
         for sink in self.sinks.values().filter(|s| s.from == relation) {
             if deltas.iter().all(|d| d.diff.is_none()) {
-                deltas.iter().for_each(|d| sink.send(epoch, d.clone()));
+                sink.send(epoch, deltas);
                 continue;
             }
             let Some(first) = deltas.first() else { continue };
             // A sink sees the net change.
             match consolidate(&tidemill_delta::relaxed(first.rows.schema_ref()), deltas) {
-                Ok(delta) if !delta.is_empty() => sink.send(epoch, delta),
-                Ok(_) => {}
-                Err(error) => *sink.progress.failed.lock() = Some(error.to_string()),
+                Ok(delta) => sink.send(epoch, &[delta]),
+                Err(error) => sink.fail(error.to_string()),
             }
         }
     }

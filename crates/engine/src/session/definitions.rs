@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidemill_connect::{create_sink, create_source};
+use tidemill_connect::{Opening, Sink, create_sink, create_source, shown_option};
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     Catalog, CreateRelation, CreateSink, CreateView, DropKind, Notice, ObjectName, Relation, RelationKind, SqlError,
-    state,
+    state, with_other_values,
 };
 
 use super::{Response, Session};
@@ -15,6 +15,7 @@ use crate::catalog::{CatalogState, SinkEntry, kind_name};
 use crate::conductor::{Define, Request};
 use crate::define::{define_relation, define_view, defined_query};
 use crate::replica::definition;
+use crate::side_table::sink_tables;
 
 /// Whether a name is free.
 enum Name {
@@ -171,19 +172,24 @@ impl Session {
             }
             (None, None) => return Err(SqlError::internal("a sink of nothing")),
         };
-        let sink = create_sink(&create.options, &tidemill_delta::relaxed(&schema), append_only)
+        let name = create.name.name.clone();
+        let sink = create_sink(&name, &create.options, &tidemill_delta::relaxed(&schema), append_only, &inner.env)
             .map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?;
-        let (name, described) = (create.name.name.clone(), definition(id, text));
+        let sink = opened(sink, inner.incarnation).await?;
+        let (tables, described) = (sink_tables(id, create), definition(id, text));
+        let relations = tables.clone();
         inner
             .ask(|reply| {
                 let sink = Some((id, name, from, sink));
-                let define =
-                    Define { relations: Vec::new(), spec, text: described, source: None, sink, keep: false, reply };
+                let define = Define { relations, spec, text: described, source: None, sink, keep: true, reply };
                 Request::Define(Box::new(define))
             })
             .await?;
-        let entry = SinkEntry { id, name: create.name.name.clone(), sql: text.to_owned() };
-        inner.change_catalog(|catalog| catalog.add_sink(Arc::new(entry), reads));
+        let entry = SinkEntry { id, name: create.name.name.clone(), sql: shown_text(create, text) };
+        inner.change_catalog(|catalog| {
+            catalog.add_sink(Arc::new(entry), reads);
+            tables.into_iter().for_each(|table| catalog.add(table, BTreeSet::from([id])));
+        });
         Ok(Response::Done("CREATE SINK".into()))
     }
 
@@ -241,6 +247,22 @@ impl Session {
         inner.change_catalog(|catalog| gone.iter().for_each(|id| catalog.remove(*id)));
         Ok(())
     }
+}
+
+/// A sink's statement as it may be shown.
+fn shown_text(create: &CreateSink, text: &str) -> String {
+    with_other_values(text, |key| {
+        let option = create.options.iter().find(|(known, _)| known == key);
+        option.and_then(|(key, value)| shown_option(key, value))
+    })
+}
+
+/// Lets a new sink look at its destination: what is wrong there is told now. That may take a while, so another thread does it.
+async fn opened(mut sink: Box<dyn Sink>, incarnation: u64) -> Result<Box<dyn Sink>, SqlError> {
+    let opening = Opening { incarnation, created: true };
+    let open = tokio::task::spawn_blocking(move || sink.open(opening).map(|_| sink));
+    let opened = open.await.map_err(|e| SqlError::internal(format!("a sink could not be opened: {e}")))?;
+    opened.map_err(|e| SqlError::new("58000", e.to_string()))
 }
 
 /// Dependents first, each once.
