@@ -116,10 +116,13 @@ fn relation_metrics(text: &mut Text, relations: &[RelationStatus], now: i64) {
 }
 
 fn sink_metrics(text: &mut Text, status: &EngineStatus) {
-    let families: [(&str, &str, &str, fn(&SinkStatus) -> u64); 3] = [
+    let families: [(&str, &str, &str, fn(&SinkStatus) -> u64); 4] = [
         ("tidemill_sink_rows_total", "counter", "Changes delivered.", |s| s.rows),
         ("tidemill_sink_epoch", "gauge", "The last epoch delivered.", |s| s.epoch),
-        ("tidemill_sink_stopped", "gauge", "1 when it stopped with an error.", |s| u64::from(s.failed.is_some())),
+        ("tidemill_sink_stopped", "gauge", "1 when it stopped with an error.", |s| u64::from(s.state == "stopped")),
+        ("tidemill_sink_retrying", "gauge", "1 while its destination does not take rows.", |s| {
+            u64::from(s.state == "retrying")
+        }),
     ];
     for (name, kind, help, value) in families {
         text.family(name, kind, help);
