@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -226,7 +226,7 @@ impl RunningSink {
     /// The last epoch known to be committed.
     #[cfg(test)]
     pub(crate) fn committed(&self) -> Epoch {
-        self.progress.epoch.load(Ordering::Acquire)
+        self.progress.epoch.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// Why the sink has given changes up, if it has: then there is a gap, and it must not go on after a restart either.

@@ -166,7 +166,7 @@ impl Conductor {
                     }
                 }
                 Request::Drop { ids, reply } => {
-                    let sinks = ids.iter().filter_map(|id| self.sinks.remove(id)).collect();
+                    let sinks: Vec<RunningSink> = ids.iter().filter_map(|id| self.sinks.remove(id)).collect();
                     self.remove(cut, &ids);
                     cut.entry.header.changes.push(Change::Drop(ids));
                     if sinks.is_empty() { cut.defined.push(reply) } else { cut.dropped.push((sinks, reply)) }

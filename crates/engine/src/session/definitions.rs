@@ -6,7 +6,7 @@ use tidemill_connect::{Opening, Sink};
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     Catalog, CreateRelation, CreateSink, CreateView, DropKind, Notice, ObjectName, Relation, RelationKind, SqlError,
-    state, with_other_values,
+    state,
 };
 
 use super::{Response, Session};
