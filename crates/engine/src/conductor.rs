@@ -308,6 +308,11 @@ impl Conductor {
         }
     }
 
+    /// How many workers there are.
+    fn workers(&self) -> usize {
+        self.loop_.as_ref().map_or(1, |l| l.workers)
+    }
+
     fn stop(mut self) {
         self.sources.values_mut().for_each(RunningSource::stop);
         std::mem::take(&mut self.sinks).into_values().for_each(RunningSink::finish);
