@@ -207,8 +207,21 @@ fn placement(route: Option<&Route>, place: impl Fn(usize) -> Option<usize>) -> P
 }
 
 impl Placement {
-    /// The rows by worker.
-    pub fn share_out(&self, delta: &Delta, workers: usize) -> Result<Vec<(usize, Delta)>, OperatorError> {
+    /// The rows by worker. `saved_by`: the worker that saved them, if there were as many workers then.
+    pub fn share_out(
+        &self,
+        delta: &Delta,
+        workers: usize,
+        saved_by: Option<usize>,
+    ) -> Result<Vec<(usize, Delta)>, OperatorError> {
+        match (self, saved_by) {
+            // A worker that saves all that it has replaces what it saved before, so it must have that.
+            (Placement::Any, Some(worker)) => Ok(vec![(worker, delta.clone())]),
+            _ => self.share_out_anew(delta, workers),
+        }
+    }
+
+    fn share_out_anew(&self, delta: &Delta, workers: usize) -> Result<Vec<(usize, Delta)>, OperatorError> {
         match self {
             Placement::Hash(columns) => crate::hub::partition(delta, columns, workers),
             Placement::First => Ok(vec![(0, delta.clone())]),
@@ -219,5 +232,29 @@ impl Placement {
                 crate::hub::partition(delta, &all, workers)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+
+    #[test]
+    fn rows_that_may_be_anywhere_go_back_to_where_they_were() {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100));
+        let rows = Delta::inserts(RecordBatch::try_from_iter([("a", values)]).unwrap());
+        let workers = |saved_by| {
+            let shared = Placement::Any.share_out(&rows, 2, saved_by).unwrap();
+            shared.into_iter().map(|(worker, rows)| (worker, rows.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(workers(Some(1)), [(1, 100)]);
+        assert_eq!(workers(None).len(), 2);
+        assert_eq!(workers(None).into_iter().map(|(_, rows)| rows).sum::<usize>(), 100);
+        let hashed = Placement::Hash(vec![0]).share_out(&rows, 2, Some(1)).unwrap();
+        assert_eq!(hashed.len(), 2, "what has its place by its key goes there");
     }
 }

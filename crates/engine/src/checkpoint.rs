@@ -104,6 +104,8 @@ pub(crate) struct Run {
     pub(crate) bytes: usize,
     /// For entries: how many bytes at its end are the keys that have no entries any more.
     pub(crate) gone: usize,
+    /// For recent changes: the last epoch in it.
+    pub(crate) until: Epoch,
 }
 
 /// What a run is a part of.

@@ -311,6 +311,11 @@ impl Conductor {
         }
     }
 
+    /// How many workers there are.
+    fn workers(&self) -> usize {
+        self.loop_.as_ref().map_or(1, |l| l.workers)
+    }
+
     fn stop(mut self) {
         self.sources.values_mut().for_each(RunningSource::stop);
         end_all(std::mem::take(&mut self.sinks).into_values().collect(), Ending::Stop);

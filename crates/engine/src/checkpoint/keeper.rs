@@ -12,7 +12,7 @@ use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoints, FileEntry, FolderStore, Log, Manifest, RecordNumber};
 
-use super::merge::{Loaded, merge};
+use super::merge::{Loaded, changes_after, merge};
 use super::pack::{Packing, Packs, StoreError, read_run};
 use super::{DIRECTORY, Directory, FORMAT, Of, Run};
 
@@ -155,6 +155,8 @@ struct Making {
     runs: BTreeMap<Of, Vec<Run>>,
     /// Relations' rows.
     rows: Vec<(Arc<Delta>, Run)>,
+    /// The epochs up to which relations' changes are not kept any more.
+    complete_after: BTreeMap<RelationId, Epoch>,
 }
 
 impl Writer {
@@ -168,6 +170,7 @@ impl Writer {
             packs: Packs::new(&self.files),
             runs: BTreeMap::new(),
             rows: Vec::new(),
+            complete_after: job.directory.relations.iter().map(|r| (r.relation, r.complete_after)).collect(),
         };
         self.carry_over(&job, &mut making);
         self.add_state(&job.saved, &job.keys, &mut making)?;
@@ -196,8 +199,7 @@ impl Writer {
 
     /// The runs of the last checkpoint that still hold.
     fn carry_over(&self, job: &Job, making: &mut Making) {
-        let relations: BTreeMap<RelationId, Epoch> =
-            job.directory.relations.iter().map(|r| (r.relation, r.complete_after)).collect();
+        let relations = &making.complete_after;
         let objects: BTreeSet<RelationId> = job.directory.objects.iter().map(|o| o.object.id).collect();
         let replaced: BTreeSet<_> =
             job.saved.iter().filter(|s| s.whole).map(|s| (s.view, s.node, s.part, s.worker)).collect();
@@ -205,7 +207,8 @@ impl Writer {
             let holds = match run.of {
                 // These are known by their address, and these are told anew.
                 Of::Rows { .. } | Of::Undelivered { .. } => false,
-                Of::Changes { relation } => relations.contains_key(&relation),
+                // Subscribers can only ask for what came after.
+                Of::Changes { relation } => relations.get(&relation).is_some_and(|after| run.until > *after),
                 Of::State { view, node, part, worker, .. } => {
                     !job.all && objects.contains(&view) && !replaced.contains(&(view, node, part, worker))
                 }
@@ -279,7 +282,10 @@ impl Writer {
                     None => read_run(run, &making.packs.get(&self.store, &run.pack)?)?,
                 });
             }
-            let (delta, gone) = merge(of, &loaded, from == 0)?;
+            let (mut delta, gone) = merge(of, &loaded, from == 0)?;
+            if let Of::Changes { relation } = of {
+                delta = changes_after(&delta, making.complete_after.get(&relation).copied().unwrap_or(0))?;
+            }
             if !delta.is_empty() || gone.as_ref().is_some_and(|gone| !gone.is_empty()) {
                 let run = making.packing.add(&mut self.store, of, &delta, gone.as_ref())?;
                 if let Some(runs) = making.runs.get_mut(&of) {
@@ -307,7 +313,7 @@ impl Writer {
 
     /// Copies what is left of packs that are mostly dead.
     fn copy_from_sparse(&mut self, making: &mut Making) -> Result<(), StoreError> {
-        let Making { packing, packs, runs, rows } = making;
+        let Making { packing, packs, runs, rows, .. } = making;
         let mut live: BTreeMap<String, u64> = BTreeMap::new();
         for run in runs.values().flatten().chain(rows.iter().map(|(_, run)| run)) {
             *live.entry(run.pack.clone()).or_default() += run.bytes as u64;

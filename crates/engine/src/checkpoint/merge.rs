@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::UInt64Type;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
-use tidemill_delta::{Delta, consolidate, relaxed};
+use tidemill_delta::{Delta, Epoch, consolidate, relaxed};
 
 use super::Of;
 
@@ -26,6 +27,24 @@ pub(super) fn merge(of: Of, runs: &[Loaded], eldest: bool) -> Result<Loaded, Arr
         Of::Changes { .. } | Of::Undelivered { .. } => Ok((Delta::concat(&schema, &rows)?, None)),
         Of::Rows { .. } | Of::State { .. } => Ok((consolidate(&schema, &rows)?, None)),
     }
+}
+
+/// The epochs of recent changes, which only grow.
+fn epochs(changes: &Delta) -> Result<&[Epoch], ArrowError> {
+    let column = changes.rows.columns().last().and_then(|column| column.as_primitive_opt::<UInt64Type>());
+    let column = column.ok_or_else(|| ArrowError::SchemaError("recent changes without their epoch".into()))?;
+    Ok(column.values())
+}
+
+/// The last epoch of recent changes.
+pub(super) fn last_epoch(changes: &Delta) -> Result<Epoch, ArrowError> {
+    Ok(epochs(changes)?.last().copied().unwrap_or(0))
+}
+
+/// The recent changes after an epoch.
+pub(super) fn changes_after(changes: &Delta, epoch: Epoch) -> Result<Delta, ArrowError> {
+    let from = epochs(changes)?.partition_point(|own| *own <= epoch);
+    Ok(changes.slice(from, changes.len() - from))
 }
 
 /// The newest entries of each key, and the keys that have none: a key's entries in a run replace those of all
@@ -84,7 +103,7 @@ pub(crate) fn newest_entries(runs: &[Loaded], key: usize) -> Result<(Delta, Delt
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Int64Array};
+    use arrow::array::{AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use tidemill_delta::batch;
 
@@ -114,6 +133,18 @@ mod tests {
         assert_eq!(values(&gone), [[9, 2, 3]]);
         let of = Of::State { view: 1, node: 0, part: 0, worker: 0, key: Some(1) };
         assert!(merge(of, &runs, true).unwrap().1.unwrap().is_empty());
+    }
+
+    #[test]
+    fn changes_that_nobody_asks_for_any_more_are_cut_off() {
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![10, 20, 21, 40]));
+        let epochs: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![1, 2, 2, 4]));
+        let changes = Delta::inserts(RecordBatch::try_from_iter([("a", values), ("epoch", epochs)]).unwrap());
+        let after = |epoch| {
+            changes_after(&changes, epoch).unwrap().rows.column(0).as_primitive::<Int64Type>().values().to_vec()
+        };
+        assert_eq!((after(0), after(1), after(3)), (vec![10, 20, 21, 40], vec![20, 21, 40], vec![40]));
+        assert_eq!((after(4), last_epoch(&changes).unwrap()), (vec![], 4));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tidemill_delta::{Delta, decode, encode};
 use tidemill_storage::{Checkpoints, FileEntry, FolderStore, StorageError};
 
+use super::merge::last_epoch;
 use super::{Of, Run};
 
 /// A pack that has become longer than this is put away, and the next one begun.
@@ -42,7 +43,8 @@ impl Packing {
         let rows = delta.len() + gone.map_or(0, Delta::len);
         let gone = self.bytes.len() - middle;
         let columns = delta.rows.num_columns();
-        let run = Run { of, rows, columns, pack: self.name.clone(), at, bytes, gone };
+        let until = if matches!(of, Of::Changes { .. }) { last_epoch(delta)? } else { 0 };
+        let run = Run { of, rows, columns, pack: self.name.clone(), at, bytes, gone, until };
         self.put_if(store, LONG)?;
         Ok(run)
     }

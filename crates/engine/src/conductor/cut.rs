@@ -220,7 +220,7 @@ impl Conductor {
 
     /// Divides rows among the workers.
     pub(super) fn deal(&mut self, delta: &Delta, mut give: impl FnMut(usize, Delta)) {
-        let workers = self.loop_.as_ref().map_or(1, |l| l.workers);
+        let workers = self.workers();
         if workers == 1 || delta.len() < DIVIDE {
             self.spread = (self.spread + 1) % workers;
             return give(self.spread, delta.clone());

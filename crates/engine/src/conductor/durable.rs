@@ -169,7 +169,7 @@ impl Conductor {
         Directory {
             epoch: self.next_epoch - 1,
             next_id: self.shared.next_id(),
-            workers: self.loop_.as_ref().map_or(1, |l| l.workers),
+            workers: self.workers(),
             objects: objects.collect(),
             sources: self.sources.values().map(|source| source.saved()).collect(),
             in_force: self.in_force.iter().map(|(id, at)| (*id, *at)).collect(),

@@ -13,13 +13,24 @@ use super::sinks::end_dropped;
 use super::{Conductor, InFlight};
 use crate::side_table::error_rows;
 
+impl InFlight {
+    /// Tells those who only wait until it is durable.
+    fn answer_durable(&mut self) {
+        for reply in self.early.drain(..) {
+            let _ = reply.send(Ok(self.epoch));
+        }
+    }
+}
+
 impl Conductor {
     /// Publishes the epochs that the workers have done.
     pub(super) fn publish(&mut self) {
         let done = self.loop_.as_ref().map_or(0, |l| l.done());
         self.answer_durable();
         while self.in_flight.front().is_some_and(|f| f.epoch < done && self.is_durable(f.logged)) {
-            let Some(flight) = self.in_flight.pop_front() else { return };
+            let Some(mut flight) = self.in_flight.pop_front() else { return };
+            // It may have become durable since those who wait for that were told.
+            flight.answer_durable();
             self.publish_one(flight);
         }
     }
@@ -33,10 +44,7 @@ impl Conductor {
             if !self.is_durable(self.in_flight[i].logged) {
                 return;
             }
-            let epoch = self.in_flight[i].epoch;
-            for reply in self.in_flight[i].early.drain(..) {
-                let _ = reply.send(Ok(epoch));
-            }
+            self.in_flight[i].answer_durable();
         }
     }
 
@@ -86,7 +94,8 @@ impl Conductor {
             let _ = reply.send(Ok(()));
         }
         flight.dropped.into_iter().for_each(|(sinks, reply)| end_dropped(sinks, reply));
-        if no_errors {
+        // While the journal is repeated nobody waits, and its next epoch may be the last.
+        if no_errors || self.repeating {
             for reply in flight.replies {
                 let _ = reply.send(Ok(epoch));
             }

@@ -100,10 +100,9 @@ impl Conductor {
         (log, writer): (Log, std::thread::JoinHandle<()>),
         restored: Option<Restored>,
     ) -> Result<(), SqlError> {
-        let workers = self.loop_.as_ref().map_or(1, |l| l.workers);
         let (incarnation, last) = (folder.incarnation(), self.shared.env.monotonic_nanos());
         // State that other workers saved is replaced as a whole.
-        let save_all = restored.as_ref().is_none_or(|r| r.directory.workers != workers);
+        let save_all = restored.as_ref().is_none_or(|r| r.directory.workers != self.workers());
         let (known, rows) = match restored {
             Some(Restored { directory, files, rows }) => (Some((directory, files)), rows),
             None => (None, Vec::new()),
@@ -187,7 +186,10 @@ impl Conductor {
                 }
                 // The sinks have it already.
                 Of::Undelivered { .. } => {}
-                Of::State { view, node, part, key, .. } => self.load(&mut cut, (view, node, part), key, &loaded)?,
+                Of::State { view, node, part, key, worker } => {
+                    let saved_by = (directory.workers == self.workers()).then_some(worker);
+                    self.load(&mut cut, (view, node, part), (key, saved_by), &loaded)?;
+                }
             }
         }
         self.restore_shown(&directory)?;
@@ -288,7 +290,7 @@ impl Conductor {
         &mut self,
         cut: &mut Cut,
         (view, node, part): (RelationId, usize, usize),
-        key: Option<usize>,
+        (key, saved_by): (Option<usize>, Option<usize>),
         runs: &[(Delta, Option<Delta>)],
     ) -> Result<(), SqlError> {
         let Some(spec) = self.specs.get(&view).filter(|_| !self.failed.contains(&view)) else { return Ok(()) };
@@ -299,9 +301,8 @@ impl Conductor {
             Some(key) => vec![newest_entries(runs, key).map_err(failed)?.0],
             None => runs.iter().map(|(rows, _)| rows.clone()).collect(),
         };
-        let workers = self.loop_.as_ref().map_or(1, |l| l.workers);
         for rows in rows {
-            for (worker, delta) in placement.share_out(&rows, workers).map_err(failed)? {
+            for (worker, delta) in placement.share_out(&rows, self.workers(), saved_by).map_err(failed)? {
                 cut.packets.push((worker, Packet::Load { view, node, part, delta }));
             }
         }
@@ -436,6 +437,8 @@ impl Conductor {
                 self.shared.change_catalog(|catalog| ids.iter().for_each(|id| catalog.remove(*id)));
             }
             Change::Stop(view) => {
+                // Now it may have gone well: with other workers, or more room.
+                self.stop_view(view, "it had stopped before the server was started again");
                 self.removals.retain(|own| *own != view);
                 cut.begin.commands.push(Command::Remove(view));
             }
@@ -534,3 +537,6 @@ fn end_process(reason: &str) {
     tracing::error!(reason, "the disk failed; ending at once, nothing more is acknowledged");
     std::process::exit(74);
 }
+
+#[cfg(test)]
+mod tests;

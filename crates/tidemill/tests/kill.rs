@@ -1,0 +1,84 @@
+//! `kill -9` at any moment: what was acknowledged is there after the restart, and all views and subscribers go on as if
+//! nothing had happened.
+//!
+//! A server keeps everything in a folder while clients write, define, drop and subscribe; it is killed, at random and where it hurts,
+//! and started again. After each start the tables have exactly what clients know that they have, views equal their
+//! queries, the catalog has what was defined; and what a subscriber adds up over all kills is the view in the
+//! end. Two loops that only burn time run beside it.
+//!
+//! `TIDEMILL_KILLS` says how often (20 times unless told), `TIDEMILL_SEED` which way, `TIDEMILL_CHECKPOINTS` how often
+//! there are checkpoints. A failure leaves its folder.
+
+#[path = "kill/book.rs"]
+mod book;
+#[path = "kill/check.rs"]
+mod check;
+#[path = "kill/clients.rs"]
+mod clients;
+#[path = "kill/gate.rs"]
+mod gate;
+#[path = "kill/link.rs"]
+mod link;
+#[path = "../../engine/tests/slt/random.rs"]
+mod random;
+#[path = "kill/report.rs"]
+mod report;
+#[path = "kill/round.rs"]
+mod round;
+#[path = "kill/server.rs"]
+mod server;
+#[path = "kill/streams.rs"]
+mod streams;
+#[path = "kill/tables.rs"]
+mod tables;
+#[path = "kill/watch.rs"]
+mod watch;
+
+use std::sync::Mutex;
+
+use random::Random;
+use report::{Burners, Report};
+
+/// The tests go one after the other: each needs the machine.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Kills after which a new folder is begun, so that what is compared stays small.
+const KILLS_OF_A_FOLDER: usize = 10;
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |d| d.as_secs());
+    number("TIDEMILL_SEED", now % 1_000_000)
+}
+
+#[test]
+fn nothing_is_lost_of_tables() {
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _burners = Burners::start();
+    let (seed, kills) = (seed(), number("TIDEMILL_KILLS", 20) as usize);
+    let mut report = Report::new("tables", seed);
+    let mut random = Random::new(seed);
+    while report.kills() < kills && report.faults.is_empty() {
+        let left = kills - report.kills();
+        round::run(random.next() % 1_000_000_007, left.min(KILLS_OF_A_FOLDER), &mut report);
+    }
+    report.end();
+}
+
+#[test]
+fn nothing_is_lost_of_streams() {
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _burners = Burners::start();
+    let (seed, kills) = (seed(), number("TIDEMILL_KILLS", 20) as usize / 2);
+    let mut report = Report::new("streams", seed);
+    // All of them take long in a debug build.
+    let reference = streams::Reference::make(seed, if kills < 20 { 4 } else { 8 });
+    let mut random = Random::new(seed);
+    while report.kills() < kills && report.faults.is_empty() {
+        streams::run(random.next() % 1_000_000_007, kills - report.kills(), &reference, &mut report);
+    }
+    report.end();
+}
