@@ -1,18 +1,21 @@
 //! Sources and sinks by the names that `WITH (connector = '...')` gives them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use tidemill_env::Env;
 
 use crate::file::FileSource;
+use crate::options::Options;
 use crate::sink::{Sink, SinkError};
-use crate::sinks::{BlackholeSink, FileSink, StdoutSink};
+use crate::sinks::{BlackholeSink, FileSink, FolderSink, PostgresSink, StdoutSink, WebhookSink};
 use crate::source::{Source, SourceError};
 
 /// Connectors that sources can have.
 pub const SOURCE_CONNECTORS: &[&str] = &["file", "nexmark", "datagen"];
 /// Connectors that sinks can have.
-pub const SINK_CONNECTORS: &[&str] = &["file", "stdout", "blackhole"];
+pub const SINK_CONNECTORS: &[&str] = &["file", "postgres", "webhook", "stdout", "blackhole"];
 
 /// Makes the source that the options describe, for a relation of this schema. Columns in `not_null`
 /// have to have a value in every row; others may be missing.
@@ -29,22 +32,35 @@ pub fn create_source(
     }
 }
 
-/// Makes the sink that the options describe, for rows of this schema. `append_only`: no row will ever
-/// be taken back.
+/// Makes the sink of this name that the options describe, for rows of this schema. `append_only`: no row will ever
+/// be taken back. Nothing outside is touched before [`Sink::open`].
 pub fn create_sink(
+    name: &str,
     options: &[(String, String)],
     schema: &SchemaRef,
     append_only: bool,
+    env: &Env,
 ) -> Result<Box<dyn Sink>, SinkError> {
     match connector(options).map(str::to_ascii_lowercase).as_deref() {
+        Some("file") if is_folder(options, env) => {
+            Ok(Box::new(FolderSink::new(name, options, schema, append_only, env)?))
+        }
         Some("file") => Ok(Box::new(FileSink::new(options, schema, append_only)?)),
+        Some("postgres") => Ok(Box::new(PostgresSink::new(name, options, schema, append_only)?)),
+        Some("webhook") => Ok(Box::new(WebhookSink::new(name, options, schema, env)?)),
         Some("stdout") => Ok(Box::new(StdoutSink::new(options, schema, append_only)?)),
         Some("blackhole") => {
-            crate::options::Options::new(options).finish().map_err(|e| SinkError(e.0))?;
+            Options::new(options).finish()?;
             Ok(Box::new(BlackholeSink::default()))
         }
-        other => Err(SinkError(unknown("sink", other, SINK_CONNECTORS))),
+        other => Err(SinkError::Fatal(unknown("sink", other, SINK_CONNECTORS))),
     }
+}
+
+/// Whether the path of a file sink is a folder: by its name, or because there is one.
+fn is_folder(options: &[(String, String)], env: &Env) -> bool {
+    let path = Options::new(options).get("path").unwrap_or_default();
+    path.ends_with('/') || (!path.is_empty() && env.disk().list(Path::new(path)).is_ok())
 }
 
 fn connector(options: &[(String, String)]) -> Option<&str> {

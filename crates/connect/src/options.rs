@@ -1,6 +1,13 @@
 //! What `WITH (...)` says, checked: an option that nobody asks for is a mistake worth telling.
 
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+
 use crate::source::SourceError;
+
+/// A day in nanoseconds.
+const DAY_NANOS: i64 = 86_400_000_000_000;
 
 /// The options of one source or sink.
 pub(crate) struct Options<'a> {
@@ -43,6 +50,49 @@ impl<'a> Options<'a> {
                 _ => Err(SourceError(format!("option \"{name}\" is one character, not \"{value}\""))),
             },
         }
+    }
+
+    /// An option that is a length of time, as PostgreSQL writes intervals; months have none.
+    pub(crate) fn duration(&mut self, name: &'static str, default: Duration) -> Result<Duration, SourceError> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        let nanos = crate::parse::interval(text.as_bytes())
+            .filter(|i| i.months == 0)
+            .and_then(|i| u64::try_from(i64::from(i.days).checked_mul(DAY_NANOS)?.checked_add(i.nanoseconds)?).ok());
+        nanos
+            .map(Duration::from_nanos)
+            .ok_or_else(|| SourceError(format!("option \"{name}\" is a time as in '5 seconds', not \"{text}\"")))
+    }
+
+    /// An option that is a whole number within bounds.
+    pub(crate) fn number(
+        &mut self,
+        name: &'static str,
+        default: usize,
+        bounds: std::ops::RangeInclusive<usize>,
+    ) -> Result<usize, SourceError> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        text.trim().parse().ok().filter(|n| bounds.contains(n)).ok_or_else(|| {
+            let (least, most) = bounds.into_inner();
+            SourceError(format!("option \"{name}\" is a whole number from {least} to {most}, not \"{text}\""))
+        })
+    }
+
+    /// An option that lists columns, as their numbers.
+    pub(crate) fn columns(&mut self, name: &'static str, schema: &Schema) -> Result<Vec<usize>, SourceError> {
+        let Some(text) = self.get(name) else { return Ok(Vec::new()) };
+        let mut columns = Vec::new();
+        for column in text.split(',').map(str::trim) {
+            let place = schema.index_of(column).map_err(|_| {
+                SourceError(format!(
+                    "option \"{name}\" names columns separated by commas; there is no column \"{column}\""
+                ))
+            })?;
+            if columns.contains(&place) {
+                return Err(SourceError(format!("option \"{name}\" names column \"{column}\" twice")));
+            }
+            columns.push(place);
+        }
+        Ok(columns)
     }
 
     /// Refuses options that nobody has asked for.

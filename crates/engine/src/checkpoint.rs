@@ -40,6 +40,7 @@ pub(crate) struct Directory {
     /// In the order of their definition.
     pub(crate) objects: Vec<SavedObject>,
     pub(crate) sources: Vec<SavedSource>,
+    pub(crate) sinks: Vec<SavedSink>,
     /// The watermarks in force.
     pub(crate) in_force: Vec<(RelationId, Micros)>,
     /// The watermarks that the rows of tables allow.
@@ -66,6 +67,14 @@ pub(crate) struct SavedSource {
     pub(crate) started: bool,
     pub(crate) failed: Option<String>,
     pub(crate) partitions: Vec<PartitionRead>,
+}
+
+/// A sink.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SavedSink {
+    pub(crate) sink: RelationId,
+    /// Why it has given changes up, if it has.
+    pub(crate) given_up: Option<String>,
 }
 
 /// What readers see of a relation, but for rows.
@@ -106,6 +115,8 @@ pub(crate) enum Of {
     Rows { relation: RelationId },
     /// Recent changes of a relation, with the epoch as one more column.
     Changes { relation: RelationId },
+    /// What a sink may not have delivered, likewise.
+    Undelivered { sink: RelationId },
     /// The state of an operator on one worker. `key`: for entries, how many leading columns are the key.
     State { view: RelationId, node: NodeId, part: usize, worker: usize, key: Option<usize> },
 }

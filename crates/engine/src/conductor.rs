@@ -13,6 +13,7 @@ mod publish;
 mod rebuild;
 mod recover;
 mod repair;
+mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use crate::engine::Inner;
 use crate::event_time::Prepared;
 use crate::journal::Object;
 use crate::retained::Retained;
-use crate::sink::RunningSink;
+use crate::sink::{Ending, RunningSink, end_all};
 use crate::source::RunningSource;
 use crate::table::{PrimaryKey, TableChange};
 
@@ -87,6 +88,8 @@ struct InFlight {
     early: Vec<Reply<Epoch>>,
     /// Whoever waits for a definition or a removal.
     defined: Vec<Reply<()>>,
+    /// Sinks that were dropped, and whoever waits for their end.
+    dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
     /// Where the journal has it.
     logged: Logged,
     /// The watermarks that moved with it.
@@ -294,11 +297,11 @@ impl Conductor {
         let idle = self.in_flight.is_empty() && self.queue.is_empty() && self.catching_up.is_empty();
         let idle = idle && self.rebuild.is_none();
         if idle && self.sources.values().all(RunningSource::ended) {
-            let waits: Vec<_> = self.sinks.values().map(RunningSink::flush).collect();
-            waits.into_iter().for_each(|w| {
-                let _ = w.recv();
-            });
-            self.answer_all(Ok(()));
+            // All of them hurry; the last one wakes us.
+            let behind = self.sinks.values().filter(|sink| !sink.flushed()).count();
+            if behind == 0 {
+                self.answer_all(Ok(()));
+            }
         }
     }
 
@@ -315,7 +318,7 @@ impl Conductor {
 
     fn stop(mut self) {
         self.sources.values_mut().for_each(RunningSource::stop);
-        std::mem::take(&mut self.sinks).into_values().for_each(RunningSink::finish);
+        end_all(std::mem::take(&mut self.sinks).into_values().collect(), Ending::Stop);
         self.durable.take().into_iter().for_each(Durable::close);
         // Without a source of epochs the workers finish what is in flight, and end.
         self.loop_ = None;

@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidemill_connect::{Sink, Source, create_sink, create_source};
+use tidemill_connect::{Sink, Source, create_sink, create_source, shown_option};
 use tidemill_dataflow::ViewSpec;
+use tidemill_env::Env;
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     CreateRelation, CreateSink, CreateView, Notice, PlannedView, Planner, Relation, RelationKind, SqlError,
-    StatementKind, parse, state,
+    StatementKind, parse, state, with_other_values,
 };
 
 use crate::catalog::{CatalogState, SinkEntry, kind_name};
 use crate::journal::Object;
-use crate::side_table::{bad_table, error_table, late_table};
+use crate::side_table::{bad_table, error_table, late_table, sink_tables};
 
 /// A view, ready to run.
 pub(crate) struct DefinedView {
@@ -46,24 +47,25 @@ pub(crate) struct MadeSink {
     /// Whose changes it takes.
     pub(crate) from: RelationId,
     pub(crate) sink: Box<dyn Sink>,
+    /// Its statement, without secrets.
+    pub(crate) shown: String,
 }
 
 impl Made {
-    /// Puts it in the catalog; `sink`: its name, if it is a sink.
-    pub(crate) fn enter(&self, object: &Object, sink: Option<String>, catalog: &mut CatalogState) {
-        for (i, relation) in self.relations.iter().enumerate() {
-            let reads = if i == 0 { self.reads.clone() } else { BTreeSet::from([object.id]) };
-            catalog.add(relation.clone(), reads);
+    /// Puts it in the catalog; `sink`: how it is called and shown, if it is a sink.
+    pub(crate) fn enter(&self, object: &Object, sink: Option<(String, String)>, catalog: &mut CatalogState) {
+        if let Some((name, sql)) = sink {
+            catalog.add_sink(Arc::new(SinkEntry { id: object.id, name, sql }), self.reads.clone());
         }
-        if let Some(name) = sink {
-            let entry = SinkEntry { id: object.id, name, sql: object.sql.clone() };
-            catalog.add_sink(Arc::new(entry), self.reads.clone());
+        for relation in &self.relations {
+            let own = relation.id == object.id;
+            catalog.add(relation.clone(), if own { self.reads.clone() } else { BTreeSet::from([object.id]) });
         }
     }
 }
 
 /// Makes what a statement that was accepted before defines.
-pub(crate) fn make(planner: &Planner, catalog: &CatalogState, object: &Object) -> Result<Made, SqlError> {
+pub(crate) fn make(planner: &Planner, catalog: &CatalogState, object: &Object, env: &Env) -> Result<Made, SqlError> {
     let statement = parse(&object.sql)?.into_iter().next().ok_or_else(|| SqlError::internal("an empty definition"))?;
     match &statement.kind {
         StatementKind::CreateRelation(create) => make_relation(planner, object.id, create, &object.sql),
@@ -72,7 +74,7 @@ pub(crate) fn make(planner: &Planner, catalog: &CatalogState, object: &Object) -
                 define_view(planner, catalog, object.id, create, &object.sql)?;
             Ok(Made { relations, spec, reads, notices, ..Made::default() })
         }
-        StatementKind::CreateSink(create) => make_sink(planner, catalog, object.id, create),
+        StatementKind::CreateSink(create) => make_sink(planner, catalog, object.id, create, &object.sql, env),
         _ => Err(SqlError::internal("this statement defines nothing")),
     }
 }
@@ -104,8 +106,10 @@ pub(crate) fn make_sink(
     catalog: &CatalogState,
     id: RelationId,
     create: &CreateSink,
+    text: &str,
+    env: &Env,
 ) -> Result<Made, SqlError> {
-    let mut made = Made::default();
+    let mut made = Made { relations: sink_tables(id, create), ..Made::default() };
     let (from, schema, append_only) = match (&create.query, &create.from) {
         (Some(query), _) => {
             let (spec, planned, reads) = defined_query(planner, catalog, id, query, create.on_close)?;
@@ -130,10 +134,19 @@ pub(crate) fn make_sink(
         }
         (None, None) => return Err(SqlError::internal("a sink of nothing")),
     };
-    let sink = create_sink(&create.options, &tidemill_delta::relaxed(&schema), append_only)
+    let name = create.name.name.clone();
+    let sink = create_sink(&name, &create.options, &tidemill_delta::relaxed(&schema), append_only, env)
         .map_err(|e| SqlError::new(state::INVALID_PARAMETER_VALUE, e.to_string()))?;
-    made.sink = Some(MadeSink { name: create.name.name.clone(), from, sink });
+    made.sink = Some(MadeSink { name, from, sink, shown: shown_text(create, text) });
     Ok(made)
+}
+
+/// The statement as it may be shown: without the options' secrets.
+fn shown_text(create: &CreateSink, text: &str) -> String {
+    with_other_values(text, |key| {
+        let option = create.options.iter().find(|(known, _)| known == key);
+        option.and_then(|(key, value)| shown_option(key, value))
+    })
 }
 
 /// A table or source and the tables beside it.
@@ -212,7 +225,7 @@ pub(crate) fn define_view(
     relation.schema = planned.schema.clone();
     relation.append_only = planned.dataflow.output().append_only;
     relation.bounds = planned.dataflow.output().bounds.clone();
-    let errors = error_table(id + 1, &relation);
+    let errors = error_table(id + 1, &relation.name);
     let relations = vec![Arc::new(relation), Arc::new(errors)];
     Ok(DefinedView { relations, spec: Some(spec), reads, notices: planned.notices })
 }

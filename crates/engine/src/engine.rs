@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) log: OnceLock<Log>,
     /// How the checkpoints go.
     pub(crate) saving: Arc<Saving>,
+    /// Which start on the data folder this is; sinks' destinations refuse earlier ones. 1 where nothing is kept.
+    pub(crate) incarnation: AtomicU64,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The workers, in a process that only works.
@@ -187,6 +189,7 @@ impl Engine {
             room: Room::new(arrived_bytes),
             log: OnceLock::new(),
             saving: Arc::default(),
+            incarnation: AtomicU64::new(1),
             thread: Mutex::new(None),
             guards: Mutex::new(None),
         });

@@ -13,6 +13,7 @@ use tidemill_sql::{Planner, SqlError, StatementKind, parse};
 
 use crate::catalog::CatalogState;
 use crate::define::{define_relation, define_view, defined_query};
+use crate::side_table::sink_tables;
 
 /// A catalog kept by definitions.
 pub(crate) struct Replica {
@@ -70,10 +71,13 @@ impl Replica {
                 }
                 Ok(made.spec)
             }
-            StatementKind::CreateSink(create) => match &create.query {
-                Some(query) => Ok(Some(defined_query(&self.planner, catalog, id, query, create.on_close)?.0)),
-                None => Ok(None),
-            },
+            StatementKind::CreateSink(create) => {
+                let query = create.query.as_deref();
+                let defined = |query| defined_query(&self.planner, catalog, id, query, create.on_close);
+                let spec = query.map(defined).transpose()?.map(|(spec, ..)| spec);
+                sink_tables(id, create).into_iter().for_each(|table| catalog.add(table, Default::default()));
+                Ok(spec)
+            }
             _ => Err(SqlError::internal("this statement defines nothing")),
         }
     }

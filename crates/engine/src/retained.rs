@@ -8,7 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::Int64Array;
+use arrow::array::{Int64Array, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
@@ -62,8 +63,9 @@ impl Retained {
         if !mixed {
             return Ok((delta, gone));
         }
-        let changes = Delta::new(delta.rows, Int64Array::from(weights));
-        Ok((consolidate(&self.schema, &[changes])?, gone))
+        let (rows, weights): (Vec<u32>, Vec<i64>) = (0..).zip(weights).filter(|(_, weight)| *weight != 0).unzip();
+        let rows = take_record_batch(&delta.rows, &UInt32Array::from(rows))?;
+        Ok((Delta::new(rows, Int64Array::from(weights)), gone))
     }
 
     /// Keeps up with an epoch's changes that were decided before: what comes, then what goes.

@@ -1,15 +1,15 @@
-//! Side tables: where rows go that cannot go on. `t$bad`, `t$late`, `v$errors`.
+//! Side tables: where rows go that cannot go on. `t$bad`, `t$late`, `v$errors`, `s$rejected`.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use tidemill_connect::BadRow;
+use tidemill_connect::{BadRow, Rejected, json_row};
 use tidemill_dataflow::RowError;
 use tidemill_delta::{Delta, Epoch, batch};
 use tidemill_plan::RelationId;
-use tidemill_sql::{Relation, RelationKind};
+use tidemill_sql::{CreateSink, Relation, RelationKind};
 
 use crate::event_time::late_schema;
 
@@ -44,8 +44,23 @@ pub(crate) fn late_table(id: RelationId, of: &Relation) -> Relation {
 }
 
 /// `v$errors`: an error goes when its row does.
-pub(crate) fn error_table(id: RelationId, of: &Relation) -> Relation {
-    side_table(id, format!("{}$errors", of.name), error_schema())
+pub(crate) fn error_table(id: RelationId, of: &str) -> Relation {
+    side_table(id, format!("{of}$errors"), error_schema())
+}
+
+/// The number of `s$rejected`, counted from its sink's.
+pub(crate) const REJECTED: RelationId = 2;
+
+/// `s$rejected`.
+fn rejected_table(id: RelationId, of: &str) -> Relation {
+    side_table(id, format!("{of}$rejected"), rejected_schema())
+}
+
+/// The tables beside a sink: rows that the destination refused and, if it has a query, rows without an answer.
+pub(crate) fn sink_tables(id: RelationId, sink: &CreateSink) -> Vec<Arc<Relation>> {
+    let name = &sink.name.name;
+    let errors = sink.query.is_some().then(|| error_table(id + 1, name));
+    errors.into_iter().chain([rejected_table(id + REJECTED, name)]).map(Arc::new).collect()
 }
 
 fn bad_schema() -> SchemaRef {
@@ -58,6 +73,36 @@ fn bad_schema() -> SchemaRef {
 
 fn error_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("message", DataType::Utf8, true), Field::new("row", DataType::Utf8, true)]))
+}
+
+fn rejected_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("epoch", DataType::Int64, true),
+        Field::new("diff", DataType::Int64, true),
+        Field::new("row", DataType::Utf8, true),
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("attempts", DataType::Int32, true),
+    ]))
+}
+
+/// Changes that a destination refused, as rows of `s$rejected`.
+pub(crate) fn rejected_rows(rejected: &[Rejected]) -> RecordBatch {
+    let all = || rejected.iter().flat_map(|r| (0..r.delta.len()).map(move |i| (r, i)));
+    let json = |(r, i): (&Rejected, usize)| {
+        let mut text = String::new();
+        json_row(&r.delta.rows, i, &mut text);
+        text
+    };
+    let epoch = |r: &Rejected| i64::try_from(r.epoch).unwrap_or(i64::MAX);
+    let attempts = |r: &Rejected| i32::try_from(r.attempts).unwrap_or(i32::MAX);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(all().map(|(r, _)| epoch(r)))),
+        Arc::new(Int64Array::from_iter_values(all().map(|(r, i)| r.delta.weight(i)))),
+        Arc::new(StringArray::from_iter_values(all().map(json))),
+        Arc::new(StringArray::from_iter_values(all().map(|(r, _)| r.reason.as_str()))),
+        Arc::new(Int32Array::from_iter_values(all().map(|(r, _)| attempts(r)))),
+    ];
+    batch(rejected_schema(), columns, all().count())
 }
 
 /// Records that could not be decoded, as rows of `t$bad`.

@@ -1,101 +1,280 @@
-//! Sinks at work: a thread each, fed through a short queue.
+//! Sinks at work: a queue and a thread each.
+//!
+//! The conductor puts every published epoch's changes into the queue, whole epochs at a time; the thread commits them to
+//! the destination in groups. Changes stay in the queue until they are committed, so that a checkpoint can save them
+//! ([`RunningSink::undelivered`]). The queue is bounded: a destination that is down or slow never holds views up. A sink
+//! that falls further behind loses its queue and stops, with the reason to be seen. Only one that depends on nothing but
+//! this machine is waited for while it works.
+//!
+//! What the destination refuses is handed to the conductor ([`RunningSink::take_rejected`]) before it counts as
+//! committed.
 
+mod deliver;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
-use tidemill_connect::{Sink, SinkCounts};
+use arrow::array::Array;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tidemill_connect::{Opening, Pace, Rejected, Sink, SinkCounts};
 use tidemill_delta::{Delta, Epoch};
+use tidemill_env::Env;
 use tidemill_plan::RelationId;
 
-/// Epochs that may wait for a sink before it holds the engine up.
-const QUEUE: usize = 64;
+/// Bytes of changes that may wait for a sink.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Pieces of changes that may wait for a sink, as small ones cost more than their bytes.
+const QUEUE_PIECES: usize = 1 << 16;
+/// How long the end of the engine waits for a sink that does not come to its own.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
 
-enum Item {
-    Changes(Epoch, Delta),
-    /// Everything up to here was sent: answer when it is delivered.
-    Flush(Sender<()>),
-    Finish,
+/// What a sink is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SinkState {
+    #[default]
+    Running,
+    /// The destination did not take the last commit; it is tried again.
+    Retrying(String),
+    /// It will not go on.
+    Stopped(String),
+}
+
+impl SinkState {
+    /// In a word, and why.
+    pub(crate) fn told(&self) -> (&'static str, Option<String>) {
+        match self {
+            SinkState::Running => ("running", None),
+            SinkState::Retrying(reason) => ("retrying", Some(reason.clone())),
+            SinkState::Stopped(reason) => ("stopped", Some(reason.clone())),
+        }
+    }
 }
 
 /// What a sink has done; shared with `SHOW SINKS`.
 #[derive(Default)]
 pub(crate) struct SinkProgress {
     pub(crate) rows: AtomicU64,
+    /// The last epoch committed; 0 before the first.
     pub(crate) epoch: AtomicU64,
-    pub(crate) failed: Mutex<Option<String>>,
+    state: Mutex<SinkState>,
+}
+
+impl SinkProgress {
+    pub(crate) fn state(&self) -> SinkState {
+        self.state.lock().clone()
+    }
+}
+
+/// What a sink starts with.
+pub(crate) struct Start {
+    pub(crate) name: String,
+    pub(crate) from: RelationId,
+    pub(crate) sink: Box<dyn Sink>,
+    /// How to open it; `None` if that is done.
+    pub(crate) opening: Option<Opening>,
+    /// Changes from before: the rows that were there when the sink was created, or what a checkpoint saved. They do not
+    /// count for the queue's bound.
+    pub(crate) first: Vec<(Epoch, Delta)>,
+}
+
+/// Why a sink ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The engine stops; a later incarnation may go on.
+    Stop,
+    /// It was dropped.
+    Drop,
+}
+
+/// Changes that are not committed yet.
+struct Waiting {
+    epoch: Epoch,
+    delta: Delta,
+    /// What it counts for in the queue's bound.
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    rejected: Vec<Rejected>,
+    /// Somebody waits for the queue to be empty.
+    flush: bool,
+    ending: Option<Ending>,
+    /// The sink was too far behind, or may not write any more: nothing is taken in.
+    closed: bool,
+    /// The thread is gone.
+    ended: bool,
+}
+
+/// What a sink's thread and the conductor share.
+struct Shared {
+    name: String,
+    queue: Mutex<Queue>,
+    /// The queue or the state has moved.
+    moved: Condvar,
+    progress: Arc<SinkProgress>,
+    pace: Pace,
+    env: Env,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// A sink at work.
 pub(crate) struct RunningSink {
     pub(crate) from: RelationId,
-    queue: Sender<Item>,
-    thread: Option<JoinHandle<()>>,
     pub(crate) progress: Arc<SinkProgress>,
     pub(crate) counts: Option<Arc<SinkCounts>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shared {
+    fn set_state(&self, state: SinkState) {
+        *self.progress.state.lock() = state;
+        self.moved.notify_all();
+        // Whoever waits for it to be flushed waits no more if it has stopped.
+        (self.wake)();
+    }
+
+    /// Gives up what waits.
+    fn close(&self, queue: &mut MutexGuard<'_, Queue>, reason: String) {
+        queue.closed = true;
+        queue.waiting.clear();
+        queue.bytes = 0;
+        tracing::warn!(sink = self.name, reason, "a sink stopped");
+        self.set_state(SinkState::Stopped(reason));
+    }
+
+    fn is_full(queue: &Queue) -> bool {
+        queue.bytes >= QUEUE_BYTES || queue.waiting.len() >= QUEUE_PIECES
+    }
 }
 
 impl RunningSink {
-    pub(crate) fn start(name: &str, from: RelationId, sink: Box<dyn Sink>) -> std::io::Result<Self> {
-        let (queue, receiver) = bounded(QUEUE);
-        let progress = Arc::new(SinkProgress::default());
-        let (shared, counts) = (progress.clone(), sink.counts());
-        let thread = std::thread::Builder::new()
-            .name(format!("sink {name}"))
-            .spawn(move || deliver(sink, &receiver, &shared))?;
-        Ok(RunningSink { from, queue, thread: Some(thread), progress, counts })
+    /// Starts the thread; `wake` wakes the conductor.
+    pub(crate) fn start(start: Start, env: Env, wake: Arc<dyn Fn() + Send + Sync>) -> std::io::Result<Self> {
+        let Start { name, from, sink, opening, first } = start;
+        let waiting = first.into_iter().map(|(epoch, delta)| Waiting { epoch, delta, bytes: 0 }).collect();
+        let (progress, counts) = (Arc::new(SinkProgress::default()), sink.counts());
+        let shared = Arc::new(Shared {
+            name: name.clone(),
+            queue: Mutex::new(Queue { waiting, ..Queue::default() }),
+            moved: Condvar::new(),
+            progress: progress.clone(),
+            pace: sink.pace(),
+            env,
+            wake,
+        });
+        let thread = deliver::spawn(sink, opening, shared.clone())?;
+        Ok(RunningSink { from, progress, counts, shared, thread: Some(thread) })
     }
 
-    /// Hands changes over; waits while the sink is behind.
-    pub(crate) fn send(&self, epoch: Epoch, delta: Delta) {
-        // A sink that has failed listens no more; its state says so.
-        let _ = self.queue.send(Item::Changes(epoch, delta));
+    /// Hands an epoch's changes over, all of them at once. Waits for a local sink that is behind; any other that is too
+    /// far behind is stopped.
+    pub(crate) fn send(&self, epoch: Epoch, deltas: &[Delta]) {
+        let mut queue = self.shared.queue.lock();
+        while Shared::is_full(&queue) && self.shared.pace.local && self.progress.state() == SinkState::Running {
+            self.shared.moved.wait(&mut queue);
+        }
+        if queue.closed {
+            return;
+        }
+        if Shared::is_full(&queue) {
+            let why = self.progress.state().told().1.map_or_else(String::new, |reason| format!("; it was: {reason}"));
+            let reason = format!(
+                "it fell behind by more than {} MiB of changes, which are given up: drop it and create it again{why}",
+                QUEUE_BYTES >> 20
+            );
+            return self.shared.close(&mut queue, reason);
+        }
+        for delta in deltas.iter().filter(|d| !d.is_empty()) {
+            let bytes = bytes_of(delta);
+            queue.bytes += bytes;
+            queue.waiting.push_back(Waiting { epoch, delta: delta.clone(), bytes });
+        }
+        self.shared.moved.notify_all();
     }
 
-    /// Gives a way to wait until all that was sent is delivered.
-    pub(crate) fn flush(&self) -> Receiver<()> {
-        let (done, wait) = bounded(1);
-        let _ = self.queue.send(Item::Flush(done));
-        wait
+    /// Stops the sink: its changes cannot be known any more.
+    pub(crate) fn fail(&self, reason: String) {
+        let mut queue = self.shared.queue.lock();
+        self.shared.close(&mut queue, reason);
     }
 
-    /// Lets the sink finish what it has, and waits for it.
-    pub(crate) fn finish(mut self) {
-        let _ = self.queue.send(Item::Finish);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            *self.progress.failed.lock() = Some("the sink panicked".into());
+    /// Whether all that was sent is committed, or the sink has stopped. If not, it hurries, and wakes the conductor.
+    pub(crate) fn flushed(&self) -> bool {
+        let mut queue = self.shared.queue.lock();
+        if queue.waiting.is_empty() || matches!(self.progress.state(), SinkState::Stopped(_)) {
+            return true;
+        }
+        queue.flush = true;
+        self.shared.moved.notify_all();
+        false
+    }
+
+    /// What was sent and is not known to be committed, in order: what a checkpoint has to save.
+    pub(crate) fn undelivered(&self) -> Vec<(Epoch, Delta)> {
+        self.shared.queue.lock().waiting.iter().map(|w| (w.epoch, w.delta.clone())).collect()
+    }
+
+    /// The last epoch known to be committed.
+    #[cfg(test)]
+    pub(crate) fn committed(&self) -> Epoch {
+        self.progress.epoch.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Why the sink has given changes up, if it has: then there is a gap, and it must not go on after a restart either.
+    pub(crate) fn given_up(&self) -> Option<String> {
+        let closed = self.shared.queue.lock().closed;
+        self.progress.state().told().1.filter(|_| closed)
+    }
+
+    /// What the destination has refused, to be put into the side table; after this it counts as committed.
+    pub(crate) fn take_rejected(&self) -> Vec<Rejected> {
+        let mut queue = self.shared.queue.lock();
+        if !queue.rejected.is_empty() {
+            self.shared.moved.notify_all();
+        }
+        std::mem::take(&mut queue.rejected)
+    }
+
+    fn end(&self, ending: Ending) {
+        self.shared.queue.lock().ending = Some(ending);
+        self.shared.moved.notify_all();
+    }
+
+    /// Waits until the sink has done what it can. One that hangs in the destination is left behind.
+    fn wait(mut self) {
+        let mut queue = self.shared.queue.lock();
+        while !queue.ended {
+            let timeout = self.shared.moved.wait_while_for(&mut queue, |q| !q.ended, FINISH_WAIT).timed_out();
+            let works = self.shared.pace.local && self.progress.state() == SinkState::Running;
+            if timeout && !works {
+                tracing::warn!(sink = self.shared.name, "the sink does not come to its end");
+                return;
+            }
+        }
+        drop(queue);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
 
-fn deliver(mut sink: Box<dyn Sink>, queue: &Receiver<Item>, progress: &SinkProgress) {
-    while let Ok(item) = queue.recv() {
-        let result = match item {
-            Item::Changes(epoch, delta) => {
-                let rows: u64 = (0..delta.len()).map(|i| delta.weight(i).unsigned_abs()).sum();
-                let written = sink.write(epoch, &delta).and_then(|()| sink.commit(epoch));
-                progress.rows.fetch_add(rows, Ordering::Relaxed);
-                progress.epoch.store(epoch, Ordering::Relaxed);
-                written
-            }
-            Item::Flush(done) => {
-                let _ = done.send(());
-                Ok(())
-            }
-            Item::Finish => {
-                if let Err(error) = sink.finish() {
-                    *progress.failed.lock() = Some(error.to_string());
-                }
-                return;
-            }
-        };
-        if let Err(error) = result {
-            *progress.failed.lock() = Some(error.to_string());
-            return;
-        }
-    }
+/// Lets sinks commit what they have, all at the same time, and waits for them.
+pub(crate) fn end_all(sinks: Vec<RunningSink>, ending: Ending) {
+    sinks.iter().for_each(|sink| sink.end(ending));
+    sinks.into_iter().for_each(RunningSink::wait);
+}
+
+/// Bytes of a delta's rows. Slices of one batch count for their part of it.
+fn bytes_of(delta: &Delta) -> usize {
+    let bytes = |c: &Arc<dyn Array>| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size());
+    delta.rows.columns().iter().map(bytes).sum::<usize>() + 8 * delta.diff.as_ref().map_or(0, |_| delta.len())
 }

@@ -55,8 +55,10 @@ pub struct SinkStatus {
     pub name: String,
     /// The statement that made it.
     pub sql: String,
-    /// Why it stopped, if it did.
-    pub failed: Option<String>,
+    /// `running`, `retrying` or `stopped`.
+    pub state: &'static str,
+    /// Why it does not deliver, if it does not.
+    pub reason: Option<String>,
     /// Changes delivered.
     pub rows: u64,
     /// The last epoch delivered.
@@ -242,10 +244,12 @@ fn durability(log: &Log, saving: &Saving) -> DurabilityStatus {
 fn sink_status(sink: &SinkEntry, stats: &Stats) -> SinkStatus {
     let found = stats.sinks.get(&sink.id);
     let progress = found.map(|(progress, _)| progress);
+    let (state, reason) = progress.map(|p| p.state()).unwrap_or_default().told();
     SinkStatus {
         name: sink.name.clone(),
         sql: sink.sql.clone(),
-        failed: progress.and_then(|p| p.failed.lock().clone()),
+        state,
+        reason,
         rows: progress.map_or(0, |p| p.rows.load(Ordering::Relaxed)),
         epoch: progress.map_or(0, |p| p.epoch.load(Ordering::Relaxed)),
         checksum: found.and_then(|(_, counts)| counts.as_ref().map(|c| c.checksum())),

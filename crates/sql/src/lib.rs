@@ -58,6 +58,6 @@ pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{
     ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, Limit, ObjectName,
-    Piece, ShowWhat, Statement, StatementKind, SubscribeTo, TimeOptions, parse, split,
+    Piece, ShowWhat, Statement, StatementKind, SubscribeTo, TimeOptions, parse, split, with_other_values,
 };
 pub use view_query::ViewQuery;

@@ -11,6 +11,7 @@ mod reader;
 mod relation;
 mod repair;
 mod session;
+mod shown;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use reader::Reader;
 
 pub(crate) use query::{expression_of, query_of};
 pub(crate) use reader::{fold, is_word};
+pub use shown::with_other_values;
 pub use split::{Piece, split};
 
 /// One statement of a script.

@@ -20,7 +20,8 @@ use crate::Failure;
 const CHECKPOINTS: &str = "checkpoints";
 
 /// What the kinds of the log's records are called.
-const KINDS: &[(u8, &str)] = &[(0, "epoch")];
+const KINDS: &[(u8, &str)] =
+    &[(0, "epoch"), (1, "epoch (its beginning)"), (2, "epoch (more of it)"), (3, "epoch (its end)")];
 
 /// Tell what is in a data folder, and whether it is whole; change nothing.
 #[derive(clap::Args)]

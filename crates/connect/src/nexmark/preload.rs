@@ -1,5 +1,6 @@
 //! A benchmark's input: everything is generated before the first row is handed out.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -54,31 +55,32 @@ impl Gate {
     }
 }
 
-/// Hands out batches that were generated when it was opened.
+/// Hands out batches that were generated when it was opened, and keeps nothing of what it has handed out.
 pub(super) struct PreloadedReader {
-    batches: Vec<SourceBatch>,
-    /// Where each batch begins.
-    starts: Vec<Position>,
-    next: usize,
-    /// Rows of the next batch that were handed out.
+    batches: VecDeque<Preloaded>,
+    /// Rows of the first batch that were handed out.
     taken: usize,
+}
+
+struct Preloaded {
+    /// Where the batch begins.
+    start: Position,
+    batch: SourceBatch,
 }
 
 impl PreloadedReader {
     pub(super) fn new(mut from: NexmarkReader) -> Result<Self, SourceError> {
-        let (mut batches, mut starts) = (Vec::new(), Vec::new());
+        let mut batches = VecDeque::new();
         let taken = std::mem::take(&mut from.leave_out);
         while !from.ended() {
-            starts.push(Position(from.generator.position(0)));
+            let start = Position(from.generator.position(0));
             let batch = from.generate(ROWS, u64::MAX)?;
             if batch.rows.num_rows() > 0 {
-                batches.push(batch);
-            } else {
-                starts.pop();
+                batches.push_back(Preloaded { start, batch });
             }
         }
         gate().ready.fetch_add(1, Ordering::SeqCst);
-        Ok(PreloadedReader { batches, starts, next: 0, taken })
+        Ok(PreloadedReader { batches, taken })
     }
 }
 
@@ -87,7 +89,7 @@ impl Reader for PreloadedReader {
         if !gate().wait() {
             return Ok(Read::Idle);
         }
-        let Some(batch) = self.batches.get(self.next) else { return Ok(Read::End) };
+        let Some(Preloaded { start, batch }) = self.batches.front() else { return Ok(Read::End) };
         let all = batch.rows.num_rows();
         let taken = self.taken.min(all);
         let rows = (all - taken).min(max_rows.max(1));
@@ -97,11 +99,13 @@ impl Reader for PreloadedReader {
             batch.position.clone()
         } else {
             // In the middle: the batch's beginning, and how many of its rows are done.
-            let start = &self.starts[self.next].0;
-            let start = start.strip_suffix(" 0").unwrap_or(start);
+            let start = start.0.strip_suffix(" 0").unwrap_or(&start.0);
             Position(format!("{start} {}", taken + rows.num_rows()))
         };
-        (self.next, self.taken) = if whole { (self.next + 1, 0) } else { (self.next, taken + rows.num_rows()) };
+        self.taken = if whole { 0 } else { taken + rows.num_rows() };
+        if whole {
+            self.batches.pop_front();
+        }
         Ok(Read::Batch(SourceBatch { rows, bad: Vec::new(), position, bytes }))
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tidemill_delta::{Delta, Epoch, hash_columns};
 
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Opening, Pace, Sink, SinkError};
 
 /// What a [`BlackholeSink`] has taken, for others to look at.
 #[derive(Debug, Default)]
@@ -41,8 +42,13 @@ pub struct BlackholeSink {
 }
 
 impl Sink for BlackholeSink {
+    fn open(&mut self, _opening: Opening) -> Result<Option<Epoch>, SinkError> {
+        Ok(None)
+    }
+
     fn write(&mut self, _epoch: Epoch, delta: &Delta) -> Result<(), SinkError> {
-        hash_columns(delta.rows.columns(), delta.len(), &mut self.hashes).map_err(|e| SinkError(e.to_string()))?;
+        hash_columns(delta.rows.columns(), delta.len(), &mut self.hashes)
+            .map_err(|e| SinkError::fatal(e.to_string()))?;
         let (mut rows, mut checksum) = (0u64, 0u64);
         for (i, hash) in self.hashes.iter().enumerate() {
             let weight = delta.weight(i);
@@ -59,8 +65,8 @@ impl Sink for BlackholeSink {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
-        Ok(())
+    fn pace(&self) -> Pace {
+        Pace { commit_interval: Duration::ZERO, local: true, retry_for: None }
     }
 
     fn counts(&self) -> Option<Arc<SinkCounts>> {

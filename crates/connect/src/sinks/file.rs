@@ -1,22 +1,22 @@
-//! Changes in a file: NDJSON, CSV or Parquet.
+//! Changes in one file: NDJSON, CSV or Parquet.
 //!
 //! The file is written beside its place, under the name with `.part` behind it, and takes its place
-//! when the view has come to its end: whoever sees the file sees all of it.
+//! when the view has come to its end: whoever sees the file sees all of it. It is for runs that end; a server that
+//! starts again cannot go on with it. What can is a [folder](super::FolderSink).
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use tidemill_delta::{Delta, Epoch};
 
-use super::rows::{Mode, TextFormat};
+use super::rows::{FileFormat, Mode, TextFormat, parquet_writer};
 use crate::options::Options;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Opening, Pace, Sink, SinkError};
 
 /// Text is written to the file when there is so much of it.
 const PIECE: usize = 1 << 20;
@@ -26,51 +26,28 @@ pub struct FileSink {
     path: PathBuf,
     part: PathBuf,
     mode: Mode,
+    format: FileFormat,
+    schema: SchemaRef,
     output: Output,
 }
 
 enum Output {
+    None,
     Text { format: TextFormat, text: String, file: File },
     Parquet(Box<ArrowWriter<File>>),
-    Finished,
 }
 
 impl FileSink {
     /// A sink from its options: `path`, `format` (json, csv or parquet; else by the path's ending), `mode`.
     pub fn new(options: &[(String, String)], schema: &SchemaRef, append_only: bool) -> Result<FileSink, SinkError> {
         let mut options = Options::new(options);
-        let path = PathBuf::from(options.required("path").map_err(|e| SinkError(e.0))?);
+        let path = PathBuf::from(options.required("path")?);
         let mode = Mode::of(&mut options, append_only)?;
-        let ending = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-        let name = match (options.get("format"), ending.as_deref()) {
-            (Some(format), _) => format.to_ascii_lowercase(),
-            (None, Some(known @ ("csv" | "parquet"))) => known.to_string(),
-            (None, _) => "json".into(),
-        };
-        let text = TextFormat::named(&name, &mut options)?;
-        if text.is_none() && name != "parquet" {
-            return Err(SinkError(format!("there is no file format \"{name}\"; there are: json, csv, parquet")));
-        }
-        options.finish().map_err(|e| SinkError(e.0))?;
+        let format = FileFormat::of(&mut options, &path)?;
+        options.finish()?;
         let mut part = OsString::from(&path);
         part.push(".part");
-        let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|e| failed(&part, &e))?;
-        let written = mode.schema(schema);
-        let output = match text {
-            Some(format) => {
-                let mut text = String::new();
-                format.begin(&written, &mut text);
-                Output::Text { format, text, file }
-            }
-            None => {
-                let level = ZstdLevel::try_new(1).map_err(|e| failed(&part, &e))?;
-                let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
-                let writer = ArrowWriter::try_new(file, written, Some(properties)).map_err(|e| failed(&part, &e))?;
-                Output::Parquet(Box::new(writer))
-            }
-        };
-        Ok(FileSink { path, part, mode, output })
+        Ok(FileSink { path, part: part.into(), mode, format, schema: mode.schema(schema), output: Output::None })
     }
 
     fn flush(&mut self, least: usize) -> Result<(), SinkError> {
@@ -85,10 +62,32 @@ impl FileSink {
 }
 
 fn failed(path: &Path, e: &dyn std::fmt::Display) -> SinkError {
-    SinkError(format!("{}: {e}", path.display()))
+    SinkError::Fatal(format!("{}: {e}", path.display()))
 }
 
 impl Sink for FileSink {
+    fn open(&mut self, opening: Opening) -> Result<Option<Epoch>, SinkError> {
+        if !opening.created {
+            let message = "one file cannot be gone on with after a restart: drop the sink and create one whose path is a \
+                           folder, with a / at its end";
+            return Err(SinkError::fatal(message));
+        }
+        let part = &self.part;
+        let file = File::create(part).map_err(|e| failed(part, &e))?;
+        self.output = match &self.format {
+            FileFormat::Text(format) => {
+                let mut text = String::new();
+                format.begin(&self.schema, &mut text);
+                Output::Text { format: format.clone(), text, file }
+            }
+            FileFormat::Parquet => {
+                let writer = parquet_writer(file, self.schema.clone()).map_err(|e| failed(part, &e))?;
+                Output::Parquet(Box::new(writer))
+            }
+        };
+        Ok(None)
+    }
+
     fn write(&mut self, epoch: Epoch, delta: &Delta) -> Result<(), SinkError> {
         let rows = self.mode.rows(epoch, delta)?;
         match &mut self.output {
@@ -97,7 +96,7 @@ impl Sink for FileSink {
                 self.flush(PIECE)
             }
             Output::Parquet(writer) => writer.write(&rows).map_err(|e| failed(&self.part, &e)),
-            Output::Finished => Err(SinkError("the file is finished".into())),
+            Output::None => Err(SinkError::fatal("the file is finished")),
         }
     }
 
@@ -108,15 +107,19 @@ impl Sink for FileSink {
     fn finish(&mut self) -> Result<(), SinkError> {
         self.flush(1)?;
         let part = &self.part;
-        let file = match std::mem::replace(&mut self.output, Output::Finished) {
+        let file = match std::mem::replace(&mut self.output, Output::None) {
             Output::Text { file, .. } => file,
             Output::Parquet(writer) => writer.into_inner().map_err(|e| failed(part, &e))?,
-            Output::Finished => return Ok(()),
+            Output::None => return Ok(()),
         };
         file.sync_all().map_err(|e| failed(part, &e))?;
         fs::rename(part, &self.path).map_err(|e| failed(&self.path, &e))?;
         // The rename itself has to survive a crash.
         let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|f| f.sync_all()).map_err(|e| failed(folder, &e))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { commit_interval: Duration::ZERO, local: true, retry_for: None }
     }
 }

@@ -1,13 +1,14 @@
 //! Changes on standard output.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use tidemill_delta::{Delta, Epoch};
 
 use super::rows::{Mode, TextFormat};
 use crate::options::Options;
-use crate::sink::{Sink, SinkError};
+use crate::sink::{Opening, Pace, Sink, SinkError};
 
 /// Writes lines to standard output when an epoch commits.
 pub struct StdoutSink {
@@ -23,8 +24,8 @@ impl StdoutSink {
         let mode = Mode::of(&mut options, append_only)?;
         let name = options.get("format").unwrap_or("json");
         let format = TextFormat::named(name, &mut options)?
-            .ok_or_else(|| SinkError(format!("there is no text format \"{name}\"; there are: json, csv")))?;
-        options.finish().map_err(|e| SinkError(e.0))?;
+            .ok_or_else(|| SinkError::fatal(format!("there is no text format \"{name}\"; there are: json, csv")))?;
+        options.finish()?;
         let mut text = String::new();
         format.begin(&mode.schema(schema), &mut text);
         Ok(StdoutSink { mode, format, text })
@@ -32,6 +33,10 @@ impl StdoutSink {
 }
 
 impl Sink for StdoutSink {
+    fn open(&mut self, _opening: Opening) -> Result<Option<Epoch>, SinkError> {
+        Ok(None)
+    }
+
     fn write(&mut self, epoch: Epoch, delta: &Delta) -> Result<(), SinkError> {
         self.format.write(&self.mode.rows(epoch, delta)?, &mut self.text);
         Ok(())
@@ -41,10 +46,14 @@ impl Sink for StdoutSink {
         let mut out = std::io::stdout().lock();
         let written = out.write_all(self.text.as_bytes()).and_then(|()| out.flush());
         self.text.clear();
-        written.map_err(|e| SinkError(format!("standard output: {e}")))
+        written.map_err(|e| SinkError::fatal(format!("standard output: {e}")))
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         self.commit(Epoch::MAX)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { commit_interval: Duration::ZERO, local: true, retry_for: None }
     }
 }

@@ -3,11 +3,13 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use tempfile::TempDir;
 use tidemill_delta::Delta;
+use tidemill_env::Env;
 
 use crate::connector::{create_sink, create_source};
-use crate::sink::Sink;
+use crate::sink::{Opening, Sink, SinkError};
 use crate::source::Read;
 
 fn schema() -> SchemaRef {
@@ -28,10 +30,15 @@ fn options(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }
 
+fn new_sink(pairs: &[(&str, &str)], append_only: bool) -> Result<Box<dyn Sink>, SinkError> {
+    let mut sink = create_sink("s", &options(pairs), &schema(), append_only, &Env::real())?;
+    sink.open(Opening { incarnation: 1, created: true })?;
+    Ok(sink)
+}
+
 fn file_sink(pairs: &[(&str, &str)], append_only: bool) -> Box<dyn Sink> {
-    let mut all = options(&[("connector", "file")]);
-    all.extend(options(pairs));
-    create_sink(&all, &schema(), append_only).expect("valid")
+    let pairs: Vec<_> = [("connector", "file")].into_iter().chain(pairs.iter().copied()).collect();
+    new_sink(&pairs, append_only).expect("valid")
 }
 
 #[test]
@@ -58,12 +65,56 @@ fn text_files_appear_when_they_are_whole() {
 }
 
 #[test]
+fn a_folder_gets_whole_files() {
+    let folder = TempDir::new().expect("folder");
+    let name = folder.path().to_str().expect("text");
+    let formats = [("json", "ndjson"), ("csv", "csv"), ("parquet", "parquet")];
+    for (format, ending) in formats {
+        let path = format!("{name}/{format}/");
+        let pairs = [("path", path.as_str()), ("format", format), ("commit_interval", "1 second")];
+        let mut sink = file_sink(&pairs, false);
+        assert_eq!(sink.pace().commit_interval, std::time::Duration::from_secs(1));
+        sink.write(3, &changes(&[(1, Some("x")), (2, None)], &[1, -2])).expect("written");
+        sink.write(4, &changes(&[(3, None)], &[1])).expect("written");
+        sink.commit(4).expect("committed");
+        let file = format!("{path}s-00000000000000000004-1.{ending}");
+        match format {
+            "json" => {
+                let text = "{\"epoch\":3,\"diff\":1,\"a\":1,\"b\":\"x\"}\n{\"epoch\":3,\"diff\":-2,\"a\":2,\"b\":null}\n\
+                            {\"epoch\":4,\"diff\":1,\"a\":3,\"b\":null}\n";
+                assert_eq!(fs::read_to_string(&file).expect("there"), text);
+            }
+            "csv" => {
+                let text = "epoch,diff,a,b\n3,1,1,x\n3,-2,2,\n4,1,3,\n";
+                assert_eq!(fs::read_to_string(&file).expect("there"), text);
+            }
+            _ => {
+                let file = fs::File::open(&file).expect("there");
+                let reader = ParquetRecordBatchReader::try_new(file, 10).expect("Parquet");
+                let rows: Vec<RecordBatch> = reader.map(|r| r.expect("valid")).collect();
+                assert_eq!((rows.len(), rows[0].num_rows(), rows[0].num_columns()), (1, 3, 4));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_file_is_not_gone_on_with() {
+    let folder = TempDir::new().expect("folder");
+    let path = folder.path().join("out.json");
+    let pairs = options(&[("connector", "file"), ("path", path.to_str().expect("text"))]);
+    let mut sink = create_sink("s", &pairs, &schema(), true, &Env::real()).expect("valid");
+    let error = sink.open(Opening { incarnation: 2, created: false }).expect_err("refused");
+    assert!(error.to_string().contains("a folder"), "{error}");
+}
+
+#[test]
 fn append_refuses_retractions() {
     let folder = TempDir::new().expect("folder");
     let path = folder.path().join("out.json");
     let mut sink = file_sink(&[("path", path.to_str().expect("text")), ("mode", "append")], false);
     let error = sink.write(1, &changes(&[(1, None)], &[-1])).expect_err("refused");
-    assert!(error.0.contains("mode = 'changes'"));
+    assert!(error.to_string().contains("mode = 'changes'"));
 }
 
 #[test]
@@ -84,7 +135,7 @@ fn parquet_comes_back() {
 
 #[test]
 fn the_blackhole_counts() {
-    let new = || create_sink(&options(&[("connector", "blackhole")]), &schema(), false).expect("valid");
+    let new = || new_sink(&[("connector", "blackhole")], false).expect("valid");
     let (mut one, mut other) = (new(), new());
     one.write(1, &changes(&[(1, Some("x")), (2, None)], &[1, 2])).expect("written");
     one.commit(1).expect("committed");
@@ -98,8 +149,8 @@ fn the_blackhole_counts() {
 
 #[test]
 fn mistakes_are_told() {
-    let sink = |pairs: &[(&str, &str)]| create_sink(&options(pairs), &schema(), true).err().expect("refused").0;
-    assert!(sink(&[("connector", "kafka")]).contains("file, stdout, blackhole"));
+    let sink = |pairs: &[(&str, &str)]| new_sink(pairs, true).err().expect("refused").to_string();
+    assert!(sink(&[("connector", "kafka")]).contains("file, postgres, webhook, stdout, blackhole"));
     assert!(sink(&[]).contains("is missing"));
     assert!(sink(&[("connector", "blackhole"), ("x", "y")]).contains("no option \"x\""));
     assert!(sink(&[("connector", "stdout"), ("format", "xml")]).contains("json, csv"));

@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) rows: Vec<(RelationId, Vec<Arc<Delta>>)>,
     /// Each relation's changes since the last checkpoint.
     pub(crate) changes: Vec<(RelationId, Delta)>,
+    /// What sinks may not have delivered.
+    pub(crate) undelivered: Vec<(RelationId, Delta)>,
     /// What operators remember.
     pub(crate) saved: Vec<Saved>,
     /// How many leading columns of a part of an operator's state are its key.
@@ -172,7 +174,8 @@ impl Writer {
         };
         self.carry_over(&job, &mut making);
         self.add_state(&job.saved, &job.keys, &mut making)?;
-        self.add_changes(&job.changes, &mut making)?;
+        self.add_changes(&job.changes, |relation| Of::Changes { relation }, &mut making)?;
+        self.add_changes(&job.undelivered, |sink| Of::Undelivered { sink }, &mut making)?;
         self.merge_runs(&mut making)?;
         self.add_rows(&job.rows, &mut making)?;
         self.copy_from_sparse(&mut making)?;
@@ -202,8 +205,8 @@ impl Writer {
             job.saved.iter().filter(|s| s.whole).map(|s| (s.view, s.node, s.part, s.worker)).collect();
         for run in &self.runs {
             let holds = match run.of {
-                // These are known by their address.
-                Of::Rows { .. } => false,
+                // These are known by their address, and these are told anew.
+                Of::Rows { .. } | Of::Undelivered { .. } => false,
                 // Subscribers can only ask for what came after.
                 Of::Changes { relation } => relations.get(&relation).is_some_and(|after| run.until > *after),
                 Of::State { view, node, part, worker, .. } => {
@@ -242,9 +245,14 @@ impl Writer {
         Ok(())
     }
 
-    fn add_changes(&mut self, changes: &[(RelationId, Delta)], making: &mut Making) -> Result<(), StoreError> {
-        for (relation, delta) in changes.iter().filter(|(_, delta)| !delta.is_empty()) {
-            let of = Of::Changes { relation: *relation };
+    fn add_changes(
+        &mut self,
+        changes: &[(RelationId, Delta)],
+        of: impl Fn(RelationId) -> Of,
+        making: &mut Making,
+    ) -> Result<(), StoreError> {
+        for (id, delta) in changes.iter().filter(|(_, delta)| !delta.is_empty()) {
+            let of = of(*id);
             let run = making.packing.add(&mut self.store, of, delta, None)?;
             making.runs.entry(of).or_default().push(run);
         }

@@ -24,7 +24,7 @@ pub(super) fn merge(of: Of, runs: &[Loaded], eldest: bool) -> Result<Loaded, Arr
             Ok((rows, Some(if eldest { gone.slice(0, 0) } else { gone })))
         }
         // Changes stay as they came: a subscriber is told each epoch's.
-        Of::Changes { .. } => Ok((Delta::concat(&schema, &rows)?, None)),
+        Of::Changes { .. } | Of::Undelivered { .. } => Ok((Delta::concat(&schema, &rows)?, None)),
         Of::Rows { .. } | Of::State { .. } => Ok((consolidate(&schema, &rows)?, None)),
     }
 }

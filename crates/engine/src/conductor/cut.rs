@@ -10,7 +10,6 @@ use tidemill_sql::{OnConflict, Relation, RelationKind, SqlError};
 
 use super::catch_up::{CatchUp, SLICE};
 use super::{Conductor, Define, InFlight, Reply, Request, Waiting};
-use crate::define::MadeSink;
 use crate::journal::{Change, Entry, Object, Put};
 use crate::published::Shown;
 use crate::replica::definition;
@@ -35,6 +34,8 @@ pub(super) struct Cut {
     tell: Vec<RelationId>,
     /// Whoever waits for a definition or a removal.
     defined: Vec<Reply<()>>,
+    /// Sinks that were dropped, and whoever waits for their end.
+    pub(super) dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
     rows: u64,
     /// Tables and sources whose counts have changed.
     pub(super) counted: BTreeSet<RelationId>,
@@ -61,6 +62,7 @@ impl Conductor {
             cut.begin.commands.push(Command::Remove(view));
             cut.entry.header.changes.push(Change::Stop(view));
         }
+        self.take_rejected();
         for (_, relation, delta) in std::mem::take(&mut self.side_rows) {
             self.put_side(&mut cut, relation, delta);
         }
@@ -75,7 +77,8 @@ impl Conductor {
 
     pub(super) fn begin_epoch(&mut self, cut: Cut) -> bool {
         let begins = !cut.begin.commands.is_empty() || !cut.begin.watermarks.is_empty();
-        let changes = begins || !cut.entry.header.changes.is_empty() || !cut.defined.is_empty();
+        let changes =
+            begins || !cut.entry.header.changes.is_empty() || !cut.defined.is_empty() || !cut.dropped.is_empty();
         let rows = !cut.packets.is_empty() || !cut.writes.is_empty();
         if !changes && !rows && cut.replies.is_empty() && cut.early.is_empty() {
             return false;
@@ -98,6 +101,7 @@ impl Conductor {
             replies: cut.replies,
             early: cut.early,
             defined: cut.defined,
+            dropped: cut.dropped,
             logged,
             tell: cut.tell.into_iter().chain(cut.live.iter().copied()).collect(),
             live: cut.live,
@@ -162,9 +166,10 @@ impl Conductor {
                     }
                 }
                 Request::Drop { ids, reply } => {
+                    let sinks: Vec<RunningSink> = ids.iter().filter_map(|id| self.sinks.remove(id)).collect();
                     self.remove(cut, &ids);
                     cut.entry.header.changes.push(Change::Drop(ids));
-                    cut.defined.push(reply);
+                    if sinks.is_empty() { cut.defined.push(reply) } else { cut.dropped.push((sinks, reply)) }
                 }
                 Request::StartSources | Request::EndOfInput { .. } | Request::Wake | Request::Shutdown => {}
             }
@@ -338,19 +343,6 @@ impl Conductor {
         self.note_source(id);
     }
 
-    /// Goes on with a sink after a restart. `new`: it was defined in an epoch that is repeated.
-    pub(super) fn restore_sink(&mut self, id: RelationId, sink: MadeSink, new: bool) -> Result<(), SqlError> {
-        let MadeSink { name, from, sink } = sink;
-        if new {
-            return self.define_sink(id, &name, from, sink);
-        }
-        let running = RunningSink::start(&name, from, sink)
-            .map_err(|e| SqlError::new("58000", format!("cannot start sink \"{name}\": {e}")))?;
-        self.shared.stats.lock().sinks.insert(id, (running.progress.clone(), running.counts.clone()));
-        self.sinks.insert(id, running);
-        Ok(())
-    }
-
     /// Tells the workers of an object.
     pub(super) fn deploy(&mut self, cut: &mut Cut, object: &Object, spec: Option<Arc<ViewSpec>>) {
         if spec.is_none() && self.shared.config.hosts.len() <= 1 {
@@ -377,29 +369,8 @@ impl Conductor {
         Ok(())
     }
 
-    fn define_sink(
-        &mut self,
-        id: RelationId,
-        name: &str,
-        from: RelationId,
-        sink: Box<dyn tidemill_connect::Sink>,
-    ) -> Result<(), SqlError> {
-        let running = RunningSink::start(name, from, sink)
-            .map_err(|e| SqlError::new("58000", format!("cannot start sink \"{name}\": {e}")))?;
-        let snapshot = self.shared.published.snapshot();
-        if let Some(rows) = snapshot.collection(from) {
-            let all = rows.consolidated().map_err(|e| SqlError::internal(e.to_string()))?;
-            if !all.is_empty() {
-                running.send(self.next_epoch - 1, all);
-            }
-        }
-        self.shared.stats.lock().sinks.insert(id, (running.progress.clone(), running.counts.clone()));
-        self.sinks.insert(id, running);
-        Ok(())
-    }
-
     /// The rows that a new view's inputs have now.
-    pub(super) fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
+    fn history_of(&self, spec: &ViewSpec) -> Vec<(usize, Delta)> {
         let state = self.shared.published.state.read();
         let mut history = Vec::new();
         for (input, read) in spec.dataflow.inputs.iter().enumerate() {
@@ -425,9 +396,6 @@ impl Conductor {
     pub(super) fn remove(&mut self, cut: &mut Cut, ids: &[RelationId]) {
         for id in ids {
             self.objects.remove(id);
-            if let Some(sink) = self.sinks.remove(id) {
-                sink.finish();
-            }
             let runs = self.remove_spec(*id);
             if !self.failed.remove(id) && runs {
                 cut.begin.commands.push(Command::Remove(*id));

@@ -113,7 +113,11 @@ impl Conductor {
         if !self.checkpoint_is_due() {
             return;
         }
-        let directory = self.directory();
+        let mut directory = self.directory();
+        let (sinks, undelivered) = self.saved_sinks();
+        directory.sinks = sinks;
+        let undelivered = undelivered.iter().filter_map(|(id, list)| Some((*id, with_epochs(list.iter())?)));
+        let undelivered = undelivered.collect();
         let state = self.shared.published.state.read();
         let Some(durable) = &mut self.durable else { return };
         let all = durable.save_all || durable.keeper.saving.failed.lock().is_some();
@@ -121,14 +125,9 @@ impl Conductor {
         let rows = state.shown.iter().filter_map(|(id, s)| Some((*id, s.rows.as_ref()?.runs().to_vec())));
         let changes = state.shown.iter().filter_map(|(id, shown)| {
             let new = shown.history.iter().skip_while(|(epoch, _)| *epoch <= since);
-            let new: Vec<Delta> = new.map(|(epoch, delta)| with_epoch(*epoch, delta)).collect();
-            let schema = relaxed(new.first()?.rows.schema_ref());
-            Some(Delta::concat(&schema, &new).map(|delta| (*id, delta)))
+            Some((*id, with_epochs(new)?))
         });
-        let changes = match changes.collect::<Result<Vec<_>, _>>() {
-            Ok(changes) => changes,
-            Err(error) => return tracing::error!(%error, "recent changes cannot be put together"),
-        };
+        let changes = changes.collect();
         let rows = rows.collect();
         drop(state);
         let mut keys = BTreeMap::new();
@@ -139,7 +138,7 @@ impl Conductor {
             }
         }
         let log_position = durable.log.end();
-        let job = Job { directory, log_position, rows, changes, saved: Vec::new(), keys, all };
+        let job = Job { directory, log_position, rows, changes, undelivered, saved: Vec::new(), keys, all };
         durable.saving = Some((self.next_epoch, job));
         durable.last = self.shared.env.monotonic_nanos();
         // The epoch that begins with this is not in it, but it may have nothing else.
@@ -257,6 +256,13 @@ fn counts(stats: &crate::status::Stats, relation: RelationId) -> Option<Counts> 
 /// Tells whether two dataflows are the same, so that one may go on with the other's state.
 pub(super) fn plan_hash(dataflow: &Dataflow) -> u64 {
     hash_bytes(format!("{:?}", tidemill_plan::explain(dataflow)).as_bytes())
+}
+
+/// Changes of several epochs as one delta, if there are any.
+fn with_epochs<'a>(changes: impl Iterator<Item = &'a (Epoch, Delta)>) -> Option<Delta> {
+    let all: Vec<Delta> = changes.map(|(epoch, delta)| with_epoch(*epoch, delta)).collect();
+    let schema = relaxed(all.first()?.rows.schema_ref());
+    Some(Delta::concat(&schema, &all).expect("changes of one relation have one shape"))
 }
 
 /// A delta with its epoch as one more column.

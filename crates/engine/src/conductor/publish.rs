@@ -9,6 +9,7 @@ use tidemill_plan::RelationId;
 use tidemill_sql::SqlError;
 use tidemill_state::Collection;
 
+use super::sinks::end_dropped;
 use super::{Conductor, InFlight};
 use crate::side_table::error_rows;
 
@@ -92,6 +93,7 @@ impl Conductor {
         for reply in flight.defined {
             let _ = reply.send(Ok(()));
         }
+        flight.dropped.into_iter().for_each(|(sinks, reply)| end_dropped(sinks, reply));
         // While the journal is repeated nobody waits, and its next epoch may be the last.
         if no_errors || self.repeating {
             for reply in flight.replies {
@@ -145,15 +147,14 @@ impl Conductor {
     fn deliver(&self, epoch: Epoch, relation: RelationId, deltas: &[Delta]) {
         for sink in self.sinks.values().filter(|s| s.from == relation) {
             if deltas.iter().all(|d| d.diff.is_none()) {
-                deltas.iter().for_each(|d| sink.send(epoch, d.clone()));
+                sink.send(epoch, deltas);
                 continue;
             }
             let Some(first) = deltas.first() else { continue };
             // A sink sees the net change.
             match net(&tidemill_delta::relaxed(first.rows.schema_ref()), deltas) {
-                Ok(delta) if !delta.is_empty() => sink.send(epoch, delta),
-                Ok(_) => {}
-                Err(error) => *sink.progress.failed.lock() = Some(error.to_string()),
+                Ok(delta) => sink.send(epoch, &[delta]),
+                Err(error) => sink.fail(error.to_string()),
             }
         }
     }

@@ -137,13 +137,27 @@ impl Conductor {
             self.deploy(cut, &object, Some(spec.clone()));
             // What a rebuilt view reads of another one comes from that one's new operators.
             let old = |input: &usize| !rebuild.has(spec.dataflow.inputs[*input].relation);
-            let history = self.history_of(spec).into_iter().filter(|(input, _)| old(input));
+            let inputs = (0..spec.dataflow.inputs.len()).filter(old);
+            let history = inputs.flat_map(|input| self.net_rows(spec, input).into_iter().map(move |run| (input, run)));
             histories.push(CatchUp::new(spec.view, history));
             self.failed.remove(&spec.view);
             self.stopped.remove(&spec.view);
             self.add_spec(spec.clone());
         }
         rebuild.histories = histories;
+    }
+
+    /// What an input of a view has now. Of rows that were taken back nothing is left: one of them may be what has
+    /// stopped the view.
+    fn net_rows(&self, spec: &ViewSpec, input: usize) -> Vec<Delta> {
+        let relation = spec.dataflow.inputs[input].relation;
+        let rows = self.shared.published.state.read().shown.get(&relation).and_then(|shown| shown.rows.clone());
+        let Some(rows) = rows else { return Vec::new() };
+        let runs = || rows.runs().iter().map(|run| run.as_ref().clone()).collect();
+        if !rows.has_retractions() {
+            return runs();
+        }
+        rows.consolidated().map_or_else(|_| runs(), |net| vec![net])
     }
 
     fn go_live(rebuild: &Rebuild, cut: &mut Cut) {

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::AsArray;
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{Schema, UInt64Type};
 use tidemill_dataflow::{Command, Feed, Packet, saved_shapes};
-use tidemill_delta::{Delta, relaxed};
+use tidemill_delta::{Delta, Epoch, relaxed};
 use tidemill_plan::RelationId;
 use tidemill_sql::{OnConflict, RelationKind, SqlError};
 use tidemill_state::Collection;
@@ -49,6 +50,7 @@ impl Conductor {
         let Some(data) = self.shared.config.data.clone() else { return Ok(()) };
         let began = self.shared.env.monotonic_nanos();
         let folder = DataFolder::open(&self.shared.env, &data.folder).map_err(failed)?;
+        self.shared.incarnation.store(folder.incarnation(), Ordering::Relaxed);
         let store = FolderStore::open(&folder, CHECKPOINTS).map_err(failed)?;
         let checkpoints = Checkpoints::open(store, folder.incarnation()).map_err(failed)?;
         let Newest { manifest, warnings } = checkpoints.newest().map_err(failed)?;
@@ -147,8 +149,9 @@ impl Conductor {
         self.shared.take_ids_below(directory.next_id);
         let mut cut = Cut::default();
         cut.begin.commands.append(&mut self.commands);
+        let mut sinks = saved_sinks(&directory, &runs, &mut packs, store)?;
         for saved in &directory.objects {
-            self.restore_object(&mut cut, saved)?;
+            self.restore_object(&mut cut, saved, &mut sinks)?;
         }
         for source in &directory.sources {
             if let Some(own) = self.sources.get_mut(&source.source) {
@@ -181,6 +184,8 @@ impl Conductor {
                         self.restore_changes(relation, &delta)?;
                     }
                 }
+                // The sinks have it already.
+                Of::Undelivered { .. } => {}
                 Of::State { view, node, part, key, worker } => {
                     let saved_by = (directory.workers == self.workers()).then_some(worker);
                     self.load(&mut cut, (view, node, part), (key, saved_by), &loaded)?;
@@ -192,14 +197,20 @@ impl Conductor {
         Ok(Restored { files: manifest.files.clone(), directory, rows })
     }
 
-    fn restore_object(&mut self, cut: &mut Cut, saved: &crate::checkpoint::SavedObject) -> Result<(), SqlError> {
+    fn restore_object(
+        &mut self,
+        cut: &mut Cut,
+        saved: &crate::checkpoint::SavedObject,
+        sinks: &mut BTreeMap<RelationId, SinkBefore>,
+    ) -> Result<(), SqlError> {
         let object = &saved.object;
         let made = self.make(object)?;
         for relation in &made.relations {
             self.define_relation(relation, object.keep)?;
         }
         if let Some(sink) = made.sink {
-            self.restore_sink(object.id, sink, false)?;
+            let saved = sinks.remove(&object.id).unwrap_or_default();
+            self.restore_sink(object.id, sink, saved.first, saved.given_up)?;
         }
         if let (Some(source), Some(relation)) = (made.source, made.relations.first()) {
             self.add_source(relation.clone(), source);
@@ -227,12 +238,12 @@ impl Conductor {
 
     /// What a definition makes; the catalog learns of it.
     fn make(&mut self, object: &Object) -> Result<Made, SqlError> {
-        let made = make(&self.shared.planner, &self.shared.catalog(), object).map_err(|error| {
+        let made = make(&self.shared.planner, &self.shared.catalog(), object, &self.shared.env).map_err(|error| {
             let message = format!("a definition that was accepted is refused now: {}: {}", error.message, object.sql);
             SqlError::new(error.code, message)
         })?;
         self.shared.take_ids_below(object.id + crate::engine::IDS_PER_OBJECT);
-        let sink = made.sink.as_ref().map(|sink| sink.name.clone());
+        let sink = made.sink.as_ref().map(|sink| (sink.name.clone(), sink.shown.clone()));
         self.shared.change_catalog(|catalog| made.enter(object, sink, catalog));
         Ok(made)
     }
@@ -255,18 +266,8 @@ impl Conductor {
     fn restore_changes(&mut self, relation: RelationId, delta: &Delta) -> Result<(), SqlError> {
         let mut state = self.shared.published.state.write();
         let Some(shown) = state.shown.get_mut(&relation) else { return Ok(()) };
-        let mut columns = delta.rows.columns().to_vec();
-        let epochs = columns.pop().ok_or_else(|| failed("recent changes without their epoch"))?;
-        let epochs = epochs.as_primitive_opt::<UInt64Type>().ok_or_else(|| failed("an epoch is not a number"))?;
-        let schema = shown.rows.as_ref().map(|rows| rows.schema().clone());
-        let schema = schema.unwrap_or_else(|| relaxed(delta.rows.schema_ref()));
-        let plain = delta.with_columns(schema, columns);
-        let mut from = 0;
-        while from < epochs.len() {
-            let epoch = epochs.value(from);
-            let same = epochs.values()[from..].iter().take_while(|e| **e == epoch).count();
-            shown.push_change(epoch, plain.slice(from, same));
-            from += same;
+        for (epoch, delta) in by_epoch(delta)? {
+            shown.push_change(epoch, delta);
         }
         Ok(())
     }
@@ -420,7 +421,8 @@ impl Conductor {
             Change::Define(object) => {
                 let made = self.make(&object)?;
                 if let Some(sink) = made.sink {
-                    self.restore_sink(object.id, sink, true)?;
+                    let first = self.first_rows(sink.from)?;
+                    self.restore_sink(object.id, sink, first, None)?;
                 }
                 let (reply, _) = oneshot::channel();
                 let Made { relations, spec, source, .. } = made;
@@ -470,6 +472,48 @@ impl Conductor {
             durable.last = self.shared.env.monotonic_nanos();
         }
     }
+}
+
+/// What a sink had before.
+#[derive(Default)]
+struct SinkBefore {
+    first: Vec<(Epoch, Delta)>,
+    given_up: Option<String>,
+}
+
+fn saved_sinks(
+    directory: &Directory,
+    runs: &BTreeMap<Of, Vec<&Run>>,
+    packs: &mut Packs,
+    store: &Checkpoints<FolderStore>,
+) -> Result<BTreeMap<RelationId, SinkBefore>, SqlError> {
+    let mut sinks = BTreeMap::new();
+    for saved in &directory.sinks {
+        let mut first = Vec::new();
+        for run in runs.get(&Of::Undelivered { sink: saved.sink }).into_iter().flatten() {
+            let pack = packs.get(store, &run.pack).map_err(failed)?;
+            first.extend(by_epoch(&read_run(run, &pack).map_err(failed)?.0)?);
+        }
+        sinks.insert(saved.sink, SinkBefore { first, given_up: saved.given_up.clone() });
+    }
+    Ok(sinks)
+}
+
+/// Changes with their epoch as the last column, by epoch.
+fn by_epoch(delta: &Delta) -> Result<Vec<(Epoch, Delta)>, SqlError> {
+    let mut columns = delta.rows.columns().to_vec();
+    let epochs = columns.pop().ok_or_else(|| failed("changes without their epoch"))?;
+    let epochs = epochs.as_primitive_opt::<UInt64Type>().ok_or_else(|| failed("an epoch is not a number"))?;
+    let fields = delta.rows.schema_ref().fields()[..columns.len()].to_vec();
+    let plain = delta.with_columns(relaxed(&Arc::new(Schema::new(fields))), columns);
+    let (mut all, mut from) = (Vec::new(), 0);
+    while from < epochs.len() {
+        let epoch = epochs.value(from);
+        let same = epochs.values()[from..].iter().take_while(|e| **e == epoch).count();
+        all.push((epoch, plain.slice(from, same)));
+        from += same;
+    }
+    Ok(all)
 }
 
 /// Wakes the conductor now and then, so that a checkpoint is begun when nothing else happens. Ends when what it

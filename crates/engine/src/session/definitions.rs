@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidemill_connect::{Opening, Sink};
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     Catalog, CreateRelation, CreateSink, CreateView, DropKind, Notice, ObjectName, Relation, RelationKind, SqlError,
@@ -11,7 +12,7 @@ use tidemill_sql::{
 use super::{Response, Session};
 use crate::catalog::{CatalogState, kind_name};
 use crate::conductor::{Define, Request};
-use crate::define::{DefinedView, Made, define_view, make_relation, make_sink};
+use crate::define::{DefinedView, Made, MadeSink, define_view, make_relation, make_sink};
 use crate::journal::Object;
 
 /// Whether a name is free.
@@ -113,8 +114,12 @@ impl Session {
             return Ok(Response::Done("CREATE SINK".into()));
         }
         let id = inner.new_id();
-        let mut made = make_sink(&inner.planner, &catalog, id, create)?;
-        self.define(&mut made, Object { id, sql: text.to_owned(), keep: false }).await?;
+        let mut made = make_sink(&inner.planner, &catalog, id, create, text, &inner.env)?;
+        if let Some(sink) = made.sink.take() {
+            let incarnation = inner.incarnation.load(std::sync::atomic::Ordering::Relaxed);
+            made.sink = Some(MadeSink { sink: opened(sink.sink, incarnation).await?, ..sink });
+        }
+        self.define(&mut made, Object { id, sql: text.to_owned(), keep: true }).await?;
         Ok(Response::Done("CREATE SINK".into()))
     }
 
@@ -122,14 +127,14 @@ impl Session {
     async fn define(&mut self, made: &mut Made, object: Object) -> Result<(), SqlError> {
         let inner = self.engine.inner.clone();
         let (relations, spec, source) = (made.relations.clone(), made.spec.take(), made.source.take());
-        let name = made.sink.as_ref().map(|sink| sink.name.clone());
+        let sink_entry = made.sink.as_ref().map(|sink| (sink.name.clone(), sink.shown.clone()));
         let sink = made.sink.take().map(|sink| (object.id, sink.name, sink.from, sink.sink));
         let defined = object.clone();
         inner
             .ask(|reply| Request::Define(Box::new(Define { relations, spec, object: defined, source, sink, reply })))
             .await?;
         self.notices.append(&mut made.notices);
-        inner.change_catalog(|catalog| made.enter(&object, name, catalog));
+        inner.change_catalog(|catalog| made.enter(&object, sink_entry, catalog));
         Ok(())
     }
 
@@ -187,6 +192,14 @@ impl Session {
         inner.change_catalog(|catalog| gone.iter().for_each(|id| catalog.remove(*id)));
         Ok(())
     }
+}
+
+/// Lets a new sink look at its destination: what is wrong there is told now. That may take a while, so another thread does it.
+async fn opened(mut sink: Box<dyn Sink>, incarnation: u64) -> Result<Box<dyn Sink>, SqlError> {
+    let opening = Opening { incarnation, created: true };
+    let open = tokio::task::spawn_blocking(move || sink.open(opening).map(|_| sink));
+    let opened = open.await.map_err(|e| SqlError::internal(format!("a sink could not be opened: {e}")))?;
+    opened.map_err(|e| SqlError::new("58000", e.to_string()))
 }
 
 /// Dependents first, each once.

@@ -68,9 +68,9 @@ impl Session {
     fn sink_rows(&self) -> Vec<Cells> {
         let status = self.engine.status();
         let cells = |sink: &crate::status::SinkStatus| {
-            let state = if sink.failed.is_some() { "stopped" } else { "running" };
             let numbers = (sink.epoch.to_string(), sink.rows.to_string());
-            vec![Some(sink.name.clone()), Some(state.into()), Some(numbers.0), Some(numbers.1), sink.failed.clone()]
+            let state = Some(sink.state.to_owned());
+            vec![Some(sink.name.clone()), state, Some(numbers.0), Some(numbers.1), sink.reason.clone()]
         };
         status.sinks.iter().map(cells).collect()
     }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use tidemill_delta::{END_OF_TIME, NO_WATERMARK};
-use tidemill_engine::{EngineStatus, RelationStatus, SinkStatus};
+use tidemill_engine::{DurabilityStatus, EngineStatus, RelationStatus, SinkStatus};
 
 use super::App;
 use super::process::{ProcessUse, process_use};
@@ -65,6 +65,9 @@ fn render(status: &EngineStatus, process: Option<ProcessUse>, now: i64) -> Strin
     engine_metrics(&mut text, status);
     relation_metrics(&mut text, &status.relations, now);
     sink_metrics(&mut text, status);
+    if let Some(durability) = &status.durability {
+        durability_metrics(&mut text, durability);
+    }
     if let Some(process) = process {
         let resident = process.resident_bytes as f64;
         text.single("process_resident_memory_bytes", "gauge", "Memory in use.", resident);
@@ -85,6 +88,20 @@ fn engine_metrics(text: &mut Text, status: &EngineStatus) {
     let (p50, p99) = status.epoch_latency_micros;
     let _ = writeln!(text.0, "{latency}{{quantile=\"0.5\"}} {}", p50 as f64 / 1e6);
     let _ = writeln!(text.0, "{latency}{{quantile=\"0.99\"}} {}", p99 as f64 / 1e6);
+}
+
+fn durability_metrics(text: &mut Text, status: &DurabilityStatus) {
+    let flag = |set: bool| f64::from(u8::from(set));
+    let records = status.log_records as f64;
+    text.single("tidemill_log_records", "gauge", "Records of the durable log that are kept.", records);
+    text.single("tidemill_log_paused", "gauge", "1 while nothing can be written.", flag(status.paused.is_some()));
+    let epoch = status.checkpoint_epoch as f64;
+    text.single("tidemill_checkpoint_epoch", "gauge", "The epoch of the last checkpoint.", epoch);
+    text.single("tidemill_checkpoints_total", "counter", "Checkpoints written.", status.checkpoints as f64);
+    let bytes = status.checkpoint_bytes as f64;
+    text.single("tidemill_checkpoint_bytes", "gauge", "New bytes of the last checkpoint.", bytes);
+    let failed = flag(status.checkpoint_failed.is_some());
+    text.single("tidemill_checkpoint_failed", "gauge", "1 when the last checkpoint could not be written.", failed);
 }
 
 fn relation_metrics(text: &mut Text, relations: &[RelationStatus], now: i64) {
@@ -116,10 +133,13 @@ fn relation_metrics(text: &mut Text, relations: &[RelationStatus], now: i64) {
 }
 
 fn sink_metrics(text: &mut Text, status: &EngineStatus) {
-    let families: [(&str, &str, &str, fn(&SinkStatus) -> u64); 3] = [
+    let families: [(&str, &str, &str, fn(&SinkStatus) -> u64); 4] = [
         ("tidemill_sink_rows_total", "counter", "Changes delivered.", |s| s.rows),
         ("tidemill_sink_epoch", "gauge", "The last epoch delivered.", |s| s.epoch),
-        ("tidemill_sink_stopped", "gauge", "1 when it stopped with an error.", |s| u64::from(s.failed.is_some())),
+        ("tidemill_sink_stopped", "gauge", "1 when it stopped with an error.", |s| u64::from(s.state == "stopped")),
+        ("tidemill_sink_retrying", "gauge", "1 while its destination does not take rows.", |s| {
+            u64::from(s.state == "retrying")
+        }),
     ];
     for (name, kind, help, value) in families {
         text.family(name, kind, help);

@@ -56,6 +56,7 @@ pub(crate) struct RelationJson {
 struct SinkJson {
     name: String,
     sql: String,
+    state: &'static str,
     reason: Option<String>,
     rows: u64,
     epoch: Epoch,
@@ -121,7 +122,8 @@ fn sink_json(sink: &SinkStatus) -> SinkJson {
     SinkJson {
         name: sink.name.clone(),
         sql: sink.sql.clone(),
-        reason: sink.failed.clone(),
+        state: sink.state,
+        reason: sink.reason.clone(),
         rows: sink.rows,
         epoch: sink.epoch,
     }

@@ -1,0 +1,162 @@
+//! Sinks through SQL: what they deliver, what they refuse, what is shown of them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use tidemill_engine::{Config, Engine, Response, Session, parse};
+use tidemill_env::Env;
+
+/// Runs statements; gives the rows of the last one as text, cells separated by `|`.
+async fn run(session: &mut Session, sql: &str) -> Result<Vec<String>, String> {
+    let mut rows = Vec::new();
+    for statement in parse(sql).map_err(|e| e.to_string())? {
+        let Response::Rows { batches, .. } = session.execute(&statement, &[]).await.map_err(|e| e.to_string())? else {
+            continue;
+        };
+        rows.clear();
+        for batch in batches {
+            let columns: Vec<_> = batch.columns().iter().map(|c| cast(c, &DataType::Utf8).expect("text")).collect();
+            let cell =
+                |c: &dyn Array, row| if c.is_null(row) { "NULL" } else { c.as_string::<i32>().value(row) }.to_owned();
+            let row = |row| columns.iter().map(|c| cell(c.as_ref(), row)).collect::<Vec<_>>().join("|");
+            rows.extend((0..batch.num_rows()).map(row));
+        }
+    }
+    Ok(rows)
+}
+
+fn engine() -> Engine {
+    Engine::start(Config { workers: 2, ..Config::default() }, Env::real()).expect("the engine starts")
+}
+
+/// The lines of all files that a reader of the folder sees, in the files' order.
+fn lines(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "ndjson")).collect();
+    files.sort();
+    files
+        .iter()
+        .flat_map(|f| std::fs::read_to_string(f).expect("text").lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Waits until a query answers so.
+async fn until(session: &mut Session, sql: &str, wanted: &[&str]) {
+    let mut got = Vec::new();
+    for _ in 0..1000 {
+        got = run(session, sql).await.expect("an answer");
+        if got == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{sql}: {got:?}, not {wanted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_has_each_change_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = engine();
+    let mut session = engine.session();
+    let path = folder.path().join("totals");
+    let setup = "CREATE TABLE t (k text PRIMARY KEY, n bigint);
+        CREATE MATERIALIZED VIEW v AS SELECT k, n * 2 AS n FROM t;
+        INSERT INTO t VALUES ('a', 1), ('b', 2)";
+    run(&mut session, setup).await.expect("runs");
+    let create =
+        format!("CREATE SINK s FROM v WITH (connector = 'file', path = '{}/', format = 'json')", path.display());
+    run(&mut session, &create).await.expect("runs");
+    run(&mut session, "UPDATE t SET n = 5 WHERE k = 'a'; DELETE FROM t WHERE k = 'b'").await.expect("runs");
+    run(&mut session, "DROP SINK s").await.expect("runs");
+    let sums = lines(&path).into_iter().fold(std::collections::BTreeMap::<String, i64>::new(), |mut sums, line| {
+        let change: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        *sums.entry(format!("{}{}", change["k"], change["n"])).or_default() +=
+            change["diff"].as_i64().expect("a number");
+        sums
+    });
+    let left: Vec<_> = sums.into_iter().filter(|(_, n)| *n != 0).collect();
+    assert_eq!(left, [("\"a\"10".to_owned(), 1)]);
+    let error = run(&mut session, &create).await.expect_err("the files are in the way");
+    assert!(error.contains("an earlier sink of this name"), "{error}");
+    assert_eq!(run(&mut session, "SHOW SINKS").await.expect("runs"), Vec::<String>::new());
+    engine.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_webhook_fills_its_table_and_holds_nothing_up() {
+    let engine = engine();
+    let mut session = engine.session();
+    let setup = "CREATE TABLE t (k text, n bigint);
+        CREATE SINK s AS SELECT k, 10 / n AS n FROM t
+            WITH (connector = 'webhook', url = 'http://127.0.0.1:1/', secret = 'hid''den', retry_for = '0 seconds');
+        CREATE MATERIALIZED VIEW refused AS SELECT count(*) AS n, max(attempts) AS most FROM \"s$rejected\";
+        INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 0)";
+    run(&mut session, setup).await.expect("runs");
+    let told = "SELECT diff, row, attempts FROM \"s$rejected\" ORDER BY row";
+    until(&mut session, told, &["1|{\"k\":\"a\",\"n\":10}|1", "1|{\"k\":\"b\",\"n\":5}|1"]).await;
+    assert_eq!(run(&mut session, "SELECT n, most FROM refused").await.expect("runs"), ["2|1"]);
+    let reasons = run(&mut session, "SELECT DISTINCT reason FROM \"s$rejected\"").await.expect("runs");
+    assert!(reasons.len() == 1 && reasons[0].starts_with("given up after 0 s"), "{reasons:?}");
+    assert_eq!(run(&mut session, "SELECT message FROM \"s$errors\"").await.expect("runs"), ["division by zero"]);
+    let shown = run(&mut session, "SHOW CREATE SINK s").await.expect("runs");
+    assert!(shown[0].contains("secret = '***'") && !shown[0].contains("den'"), "{shown:?}");
+    assert!(engine.status().sinks.iter().all(|s| !s.sql.contains("hid")));
+    run(&mut session, "DROP SINK s CASCADE").await.expect("runs");
+    let error = run(&mut session, "SELECT * FROM \"s$rejected\"").await.expect_err("it is gone");
+    assert!(error.contains("does not exist"), "{error}");
+    engine.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_waits_for_its_destination_says_so() {
+    let engine = engine();
+    let mut session = engine.session();
+    let setup = "CREATE TABLE t (k text);
+        CREATE SINK s FROM t WITH (connector = 'webhook', url = 'http://127.0.0.1:1/', retry_for = '1 hour');
+        INSERT INTO t VALUES ('a')";
+    run(&mut session, setup).await.expect("runs");
+    let mut shown = Vec::new();
+    for _ in 0..1000 {
+        shown = run(&mut session, "SHOW SINKS").await.expect("runs");
+        if shown[0].starts_with("s|retrying|0|0|") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(shown[0].contains("refused"), "{shown:?}");
+    for _ in 0..10 {
+        run(&mut session, "INSERT INTO t VALUES ('b')").await.expect("the table goes on");
+    }
+    // Neither the drop nor the end waits for the hour.
+    run(&mut session, "DROP SINK s").await.expect("runs");
+    let create = "CREATE SINK s FROM t WITH (connector = 'webhook', url = 'http://127.0.0.1:1/')";
+    run(&mut session, create).await.expect("runs");
+    engine.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_destination_is_told_at_once() {
+    let engine = engine();
+    let mut session = engine.session();
+    run(&mut session, "CREATE TABLE t (k text)").await.expect("runs");
+    for (options, told) in [
+        ("connector = 'file', path = '/proc/nowhere/'", "/proc/nowhere"),
+        (
+            "connector = 'postgres', url = 'postgres://u:hidden@127.0.0.1:1/d', table = 't', primary_key = 'k'",
+            "refused",
+        ),
+        (
+            "connector = 'postgres', url = 'postgres://u:hidden@127.0.0.1:1/d', table = 't', mode = 'append'",
+            "takes rows back",
+        ),
+        ("connector = 'webhook', url = 'http://u:hidden@h/'", "token"),
+    ] {
+        let error = run(&mut session, &format!("CREATE SINK s FROM t WITH ({options})")).await.expect_err(options);
+        assert!(error.contains(told) && !error.contains("hidden"), "{error}");
+    }
+    assert_eq!(run(&mut session, "SHOW SINKS").await.expect("runs"), Vec::<String>::new());
+    engine.shutdown();
+}
