@@ -87,7 +87,9 @@ fn rejected_schema() -> SchemaRef {
 
 /// Changes that a destination refused, as rows of `s$rejected`.
 pub(crate) fn rejected_rows(rejected: &[Rejected]) -> RecordBatch {
-    let all = || rejected.iter().flat_map(|r| (0..r.delta.len()).map(move |i| (r, i)));
+    let each = rejected.iter().flat_map(|r| (0..r.delta.len()).map(move |i| (r, i)));
+    // Arrays are made from iterators that know their length.
+    let all: Vec<(&Rejected, usize)> = each.collect();
     let json = |(r, i): (&Rejected, usize)| {
         let mut text = String::new();
         json_row(&r.delta.rows, i, &mut text);
@@ -96,13 +98,13 @@ pub(crate) fn rejected_rows(rejected: &[Rejected]) -> RecordBatch {
     let epoch = |r: &Rejected| i64::try_from(r.epoch).unwrap_or(i64::MAX);
     let attempts = |r: &Rejected| i32::try_from(r.attempts).unwrap_or(i32::MAX);
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from_iter_values(all().map(|(r, _)| epoch(r)))),
-        Arc::new(Int64Array::from_iter_values(all().map(|(r, i)| r.delta.weight(i)))),
-        Arc::new(StringArray::from_iter_values(all().map(json))),
-        Arc::new(StringArray::from_iter_values(all().map(|(r, _)| r.reason.as_str()))),
-        Arc::new(Int32Array::from_iter_values(all().map(|(r, _)| attempts(r)))),
+        Arc::new(Int64Array::from_iter_values(all.iter().map(|(r, _)| epoch(r)))),
+        Arc::new(Int64Array::from_iter_values(all.iter().map(|(r, i)| r.delta.weight(i)))),
+        Arc::new(StringArray::from_iter_values(all.iter().copied().map(json))),
+        Arc::new(StringArray::from_iter_values(all.iter().map(|(r, _)| r.reason.as_str()))),
+        Arc::new(Int32Array::from_iter_values(all.iter().map(|(r, _)| attempts(r)))),
     ];
-    batch(rejected_schema(), columns, all().count())
+    batch(rejected_schema(), columns, all.len())
 }
 
 /// Records that could not be decoded, as rows of `t$bad`.

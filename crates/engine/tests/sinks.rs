@@ -53,7 +53,8 @@ async fn until(session: &mut Session, sql: &str, wanted: &[&str]) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("{sql}: {got:?}, not {wanted:?}");
+    let sinks = run(session, "SHOW SINKS").await;
+    panic!("{sql}: {got:?}, not {wanted:?}; {sinks:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,7 +85,10 @@ impl Delivery {
         while let Some(group) = self.next_group()? {
             self.deliver(&group)?;
         }
-        self.sink.finish().map_or_else(|error| self.stop(&error), Goes::Continue)
+        if let Err(error) = self.sink.finish() {
+            self.stop(&error);
+        }
+        Goes::Continue(())
     }
 
     /// Waits for changes to commit; none come at the end. They stay in the queue.
@@ -140,7 +143,8 @@ impl Delivery {
         let Some((last, _)) = group.last() else { return Goes::Continue(()) };
         for (epoch, delta) in group {
             if let Err(error) = self.sink.write(*epoch, delta) {
-                return self.stop(&error);
+                self.stop(&error);
+                return Goes::Break(());
             }
         }
         self.persist(|sink| sink.commit(*last))?;
@@ -224,10 +228,10 @@ impl Delivery {
     }
 
     /// Stops for good. What waits is kept for the next start, unless it may not be delivered then either.
-    fn stop(&self, error: &SinkError) -> Goes {
+    fn stop(&self, error: &SinkError) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
-            return Goes::Break(());
+            return;
         }
         if matches!(error, SinkError::Fenced(_)) {
             self.shared.close(&mut queue, error.to_string());
@@ -235,6 +239,5 @@ impl Delivery {
             tracing::warn!(sink = self.shared.name, reason = %error, "a sink stopped");
             self.shared.set_state(SinkState::Stopped(error.to_string()));
         }
-        Goes::Break(())
     }
 }
