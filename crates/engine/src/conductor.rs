@@ -319,6 +319,8 @@ impl Conductor {
     fn stop(mut self) {
         self.sources.values_mut().for_each(RunningSource::stop);
         end_all(std::mem::take(&mut self.sinks).into_values().collect(), Ending::Stop);
+        // The folder is free for another engine after this.
+        *self.shared.log.lock() = None;
         self.durable.take().into_iter().for_each(Durable::close);
         // Without a source of epochs the workers finish what is in flight, and end.
         self.loop_ = None;

@@ -1,7 +1,7 @@
 //! The engine's face to the doors.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use arrow::array::RecordBatch;
@@ -62,8 +62,8 @@ pub(crate) struct Inner {
     pub(crate) verifying: Arc<tokio::sync::Mutex<()>>,
     next_id: AtomicU64,
     room: Room,
-    /// The durable log, once it is open.
-    pub(crate) log: OnceLock<Log>,
+    /// The durable log while it is open; it holds the folder's lock.
+    pub(crate) log: Mutex<Option<Log>>,
     /// How the checkpoints go.
     pub(crate) saving: Arc<Saving>,
     /// Which start on the data folder this is; sinks' destinations refuse earlier ones. 1 where nothing is kept.
@@ -134,7 +134,8 @@ impl Inner {
         rows: impl Iterator<Item = &'a RecordBatch>,
         request: impl FnOnce(oneshot::Sender<Result<Epoch, SqlError>>) -> Request,
     ) -> Result<Epoch, SqlError> {
-        if let Some(State::Paused { reason }) = self.log.get().map(Log::state) {
+        let state = self.log.lock().as_ref().map(Log::state);
+        if let Some(State::Paused { reason }) = state {
             return Err(SqlError::new("53100", format!("nothing can be taken in: {reason}"))
                 .hint("Views can be read meanwhile. Make room on the disk; then send the rows again."));
         }
@@ -187,7 +188,7 @@ impl Engine {
             verifying: Arc::default(),
             next_id: AtomicU64::new(IDS_PER_OBJECT),
             room: Room::new(arrived_bytes),
-            log: OnceLock::new(),
+            log: Mutex::new(None),
             saving: Arc::default(),
             incarnation: AtomicU64::new(1),
             thread: Mutex::new(None),

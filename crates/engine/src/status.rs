@@ -220,7 +220,7 @@ impl Engine {
             epoch_latency_micros: stats.latency(),
             relations,
             sinks,
-            durability: inner.log.get().map(|log| durability(log, &inner.saving)),
+            durability: inner.log.lock().as_ref().map(|log| durability(log, &inner.saving)),
         }
     }
 }

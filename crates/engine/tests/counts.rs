@@ -197,7 +197,7 @@ async fn sources_count_too() {
     let engine = Engine::start(config, Env::real()).expect("the engine starts");
     let mut session = engine.session();
     let sql = format!(
-        "CREATE SOURCE s (id int, ts timestamp, WATERMARK FOR ts AS ts) WITH (connector = 'file', path = '{}/*.json') FORMAT PLAIN ENCODE JSON;
+        "CREATE SOURCE s (id int, ts timestamp, WATERMARK FOR ts AS ts) WITH (connector = 'file', path = '{}/*.json', format = 'json');
          CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM s",
         folder.display()
     );

@@ -1,5 +1,6 @@
 //! `tidemill serve`.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -128,16 +129,19 @@ async fn work(engine: &Engine) -> Result<(), Failure> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what listens where is the command's output")]
+/// Says what listens where. Nobody may be reading, which is no reason to end.
 fn greet(doors: &Doors, workers: usize, data: Option<&PathBuf>) {
     let kept = data.map_or("in memory only".to_owned(), |folder| format!("in {}", folder.display()));
-    println!("Tidemill {} with {workers} worker threads; everything is kept {kept}", env!("CARGO_PKG_VERSION"));
+    let mut text =
+        format!("Tidemill {} with {workers} worker threads; everything is kept {kept}\n", env!("CARGO_PKG_VERSION"));
     if let Some(pg) = doors.pg_address() {
-        println!("  PostgreSQL  {pg}   psql -h {} -p {}", pg.ip(), pg.port());
+        text += &format!("  PostgreSQL  {pg}   psql -h {} -p {}\n", pg.ip(), pg.port());
     }
     if let Some(http) = doors.http_address() {
-        println!("  HTTP        {http}   http://{http}/");
+        text += &format!("  HTTP        {http}   http://{http}/\n");
     }
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Waits for ctrl-c, or for the supervisor's wish to end.

@@ -66,8 +66,7 @@ impl Conductor {
         }
         let Opened { log, writer, .. } = opened;
         let writer = writer.spawn().map_err(failed)?;
-        // It is opened once.
-        let _ = self.shared.log.set(log.clone());
+        *self.shared.log.lock() = Some(log.clone());
         self.repeating = true;
         self.commands.push(Command::Record);
         let from = manifest.as_ref().map_or(log.first(), |m| m.log_position);
