@@ -13,6 +13,9 @@ use tidemill_delta::batch;
 /// Batches up to this length are merged with their neighbours.
 const CHUNK: usize = 8192;
 
+/// So few rows are looked up without a list of all chunks.
+const FEW: usize = 16;
+
 /// Rows by number.
 pub struct RowStore {
     schema: SchemaRef,
@@ -88,7 +91,8 @@ impl RowStore {
                 .collect());
         }
         // Only the chunks that are hit take part: preparing the others would cost more than the rows.
-        let mut place = vec![u32::MAX; self.chunks.len()];
+        // A few rows are not worth a list of all chunks either.
+        let mut place = if ids.len() > FEW { vec![u32::MAX; self.chunks.len()] } else { Vec::new() };
         let mut hit: Vec<usize> = Vec::new();
         let mut indices: Vec<(usize, usize)> = Vec::with_capacity(ids.len());
         let mut current = 0..0u32;
@@ -96,13 +100,19 @@ impl RowStore {
         for id in ids {
             if !current.contains(id) {
                 let chunk = self.chunk_of(*id);
-                if place[chunk] == u32::MAX {
-                    place[chunk] = hit.len() as u32;
+                let known = match place.get(chunk) {
+                    Some(place) => Some(*place as usize).filter(|place| *place < hit.len()),
+                    None => hit.iter().position(|hit| *hit == chunk),
+                };
+                current_place = known.unwrap_or(hit.len());
+                if known.is_none() {
+                    if let Some(place) = place.get_mut(chunk) {
+                        *place = hit.len() as u32;
+                    }
                     hit.push(chunk);
                 }
                 let start = self.chunks[chunk].start;
                 current = start..start + self.chunks[chunk].rows.num_rows() as u32;
-                current_place = place[chunk] as usize;
             }
             indices.push((current_place, (*id - current.start) as usize));
         }
