@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use crate::kept_rows::KeptRows;
 use crate::row_order::RowOrder;
 
-/// A piece is split when it gets longer.
-const LONGEST: usize = 256;
+/// A piece is split when it gets longer; then it has just filled a room of 256.
+const LONGEST: usize = 255;
 
 /// One distinct row and how often it is there.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +89,20 @@ impl OrderedRows {
         self.pieces.is_empty()
     }
 
-    /// Bytes outside of the value itself, estimated.
+    /// Bytes outside of the value itself, estimated in a fixed time.
     pub(crate) fn bytes(&self) -> usize {
-        let spilled = self.pieces.iter().filter(|p| p.spilled()).map(|p| p.capacity() * size_of::<Entry>());
-        let list = if self.pieces.spilled() { self.pieces.capacity() * size_of::<Piece>() } else { 0 };
-        spilled.sum::<usize>() + list
+        match self.pieces.as_slice() {
+            [] => 0,
+            [only] => {
+                if only.spilled() {
+                    only.capacity() * size_of::<Entry>()
+                } else {
+                    0
+                }
+            }
+            // All pieces but one have been split, or come of a split.
+            many => self.pieces.capacity() * size_of::<Piece>() + many.len() * (LONGEST + 1) * size_of::<Entry>(),
+        }
     }
 
     /// Entries in order.

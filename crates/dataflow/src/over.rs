@@ -8,12 +8,14 @@
 //! together as they were and as they are; both are evaluated, for all partitions at once, and the difference
 //! comes out. So no answer is kept.
 //!
-//! State: each partition's rows in order. Released when rows are taken back, for a whole partition once the
-//! watermark says that it is final, and row by row where the order is that of time and frames are bounded:
-//! once a row is final and no frame can reach it.
+//! State: each partition's rows in order, and for running frames in long partitions what is in them every so many
+//! rows ([`anchors`]). Released when rows are taken back, for a whole partition once the watermark says that it is
+//! final, and row by row where the order is that of time and frames are bounded: once a row is final and no frame
+//! can reach it.
 //!
 //! Errors: a value that cannot be computed is NULL, and the row is reported for as long as that is so.
 
+mod anchors;
 mod difference;
 mod eviction;
 mod frames;
@@ -33,6 +35,7 @@ use tidemill_delta::{Delta, Micros, batch, relaxed};
 use tidemill_plan::{Bound, OverPlan};
 use tidemill_state::KeyTable;
 
+use self::anchors::{Anchor, Carry, Cut, can_anchor, cuts, drop_from};
 use self::difference::{Change, difference};
 use self::eviction::Eviction;
 use self::frames::Given;
@@ -54,6 +57,8 @@ pub struct Over {
     evicts: Option<Eviction>,
     order: RowOrder,
     reach: Reach,
+    /// Whether anchors save adding up from a partition's start.
+    anchored: bool,
     /// The input columns that the calls look at.
     columns: Vec<usize>,
     converter: RowConverter,
@@ -62,6 +67,8 @@ pub struct Over {
     keys: KeyTable,
     rows: KeptRows,
     partitions: Vec<Partition>,
+    /// Bytes of all partitions' orders but the touched ones: to add them up would take longer the more there are.
+    ordered: usize,
     /// The values that must be final before partitions or some of their rows can go.
     closing: BTreeSet<(Micros, u32)>,
     /// The partitions that the epoch touches, in the order of their first rows.
@@ -76,6 +83,8 @@ pub struct Over {
 #[derive(Default)]
 struct Partition {
     rows: OrderedRows,
+    /// In the rows' order.
+    anchors: Vec<Anchor>,
     /// Its place among those that the epoch touches.
     touched: Option<u32>,
     /// The value under which it is in `closing`.
@@ -86,7 +95,12 @@ struct Partition {
 struct Values {
     columns: Vec<ArrayRef>,
     failed: Vec<(usize, String)>,
+    /// By call and cut.
+    carries: Vec<Vec<Carry>>,
 }
+
+/// An epoch's changes, and the anchors to set in partitions.
+type Changed = (Option<Delta>, Vec<(u32, Anchor)>);
 
 impl Over {
     /// An operator without rows, for input rows of shape `input`.
@@ -116,6 +130,7 @@ impl Over {
             closes: closes.transpose()?,
             evicts: evicts.transpose()?,
             order: RowOrder::new(&input_schema, &plan.order)?,
+            anchored: can_anchor(&plan.calls) && plan.evicts.is_none(),
             reach,
             columns,
             converter: RowConverter::new(values)?,
@@ -125,6 +140,7 @@ impl Over {
             input_schema,
             schema: relaxed(&output_schema),
             partitions: Vec::new(),
+            ordered: 0,
             closing: BTreeSet::new(),
             touched: Vec::new(),
             arrived: Vec::new(),
@@ -140,8 +156,9 @@ impl Over {
         let weights = delta.diff.as_ref();
         let rows = self.rows.append(delta.rows);
         for (i, (prefix, row)) in prefixes.into_iter().zip(rows).enumerate() {
-            let touched = &mut self.partitions[partitions[i] as usize].touched;
+            let Partition { touched, rows, .. } = &mut self.partitions[partitions[i] as usize];
             let place = *touched.get_or_insert_with(|| {
+                self.ordered -= rows.bytes();
                 self.touched.push(partitions[i]);
                 self.touched.len() as u32 - 1
             });
@@ -186,10 +203,13 @@ impl Over {
         let mut stretches = Vec::new();
         for changes in self.arrived.chunk_by(|a, b| a.0 == b.0) {
             let id = self.touched[changes[0].0 as usize];
-            let rows = &mut self.partitions[id as usize].rows;
-            self.reach.stretches(rows, changes, with, &mut stretches);
+            let Partition { rows, anchors, .. } = &mut self.partitions[id as usize];
+            drop_from(anchors, &changes[0].1, with);
+            self.reach.stretches(rows, anchors, changes, with, &mut stretches);
             for stretch in stretches.drain(..) {
-                self.merged.add(rows, &stretch, changes, with);
+                self.merged.add(id, rows, &stretch, changes, with);
+                // Those in between are set again.
+                anchors.truncate(anchors.partition_point(|anchor| rows.place_of(&anchor.entry, with) <= stretch.from));
             }
             for (_, change) in changes {
                 rows.add(*change, with, &mut self.dead);
@@ -200,7 +220,7 @@ impl Over {
     }
 
     /// The difference that the epoch makes.
-    fn changes(&self, errors: &mut Vec<RowError>) -> Result<Option<Delta>, OperatorError> {
+    fn changes(&self, errors: &mut Vec<RowError>) -> Result<Changed, OperatorError> {
         let rows: Vec<u32> = self.merged.rows.iter().map(|merged| merged.row).collect();
         let columns = self.rows.gather_columns(&rows, &self.columns)?;
         let peers = match self.plan.calls.iter().any(needs_peers) {
@@ -208,11 +228,30 @@ impl Over {
             false => None,
         };
         let (old, new) = (self.merged.sequence(|row| row.old), self.merged.sequence(|row| row.new));
-        let before = self.values(&old, peers.as_deref(), &columns)?;
-        let after = self.values(&new, peers.as_deref(), &columns)?;
+        let cuts = if self.anchored { cuts(&self.merged, &new, peers.as_deref()) } else { Vec::new() };
+        let before = self.values(&old, peers.as_deref(), &columns, &[])?;
+        let after = self.values(&new, peers.as_deref(), &columns, &cuts)?;
         self.report(&before, &after, errors)?;
         let changes = difference(&self.merged, &self.converter, &before.columns, &after.columns)?;
-        if changes.is_empty() { Ok(None) } else { self.output(&changes, &before, &after).map(Some) }
+        let out = if changes.is_empty() { None } else { Some(self.output(&changes, &before, &after)?) };
+        Ok((out, self.new_anchors(&new, &cuts, &after.carries)?))
+    }
+
+    /// The anchors at the cuts, each with its partition.
+    fn new_anchors(
+        &self,
+        new: &Sequence,
+        cuts: &[Cut],
+        carries: &[Vec<Carry>],
+    ) -> Result<Vec<(u32, Anchor)>, OperatorError> {
+        let rows: Vec<u32> = cuts.iter().map(|cut| self.merged.rows[new.merged[cut.place] as usize].row).collect();
+        let prefixes = self.order.prefixes(&self.rows.gather(&rows)?)?;
+        let anchor = |(number, (row, prefix)): (usize, (u32, u128))| {
+            let entry = Entry { prefix, weight: 0, row };
+            let carries = carries.iter().map(|of_call| of_call[number].clone()).collect();
+            (self.merged.partition_of(cuts[number].span), Anchor { entry, carries })
+        };
+        Ok(rows.into_iter().zip(prefixes).enumerate().map(anchor).collect())
     }
 
     /// The columns of the ORDER BY among those gathered.
@@ -230,18 +269,20 @@ impl Over {
         sequence: &Sequence,
         peers: Option<&[u32]>,
         gathered: &[ArrayRef],
+        cuts: &[Cut],
     ) -> Result<Values, OperatorError> {
         let peers = peers.map(|numbers| sequence.peers(numbers));
         let by = self.plan.order.first();
         let order = by.and_then(|by| Some((self.gathered(gathered, by.column)?, by.options.descending)));
-        let mut values = Values { columns: Vec::with_capacity(self.plan.calls.len()), failed: Vec::new() };
-        for call in &self.plan.calls {
+        let mut values = Values { columns: Vec::new(), failed: Vec::new(), carries: Vec::new() };
+        for (number, call) in self.plan.calls.iter().enumerate() {
             let column = |column: Option<usize>| column.and_then(|c| self.gathered(gathered, c));
             let given = Given { sequence, peers: peers.as_ref(), order };
-            let input = Input { given, arg: column(call.arg), filter: column(call.filter) };
-            let (column, failed) = input.values(call)?;
-            values.columns.push(column);
-            values.failed.extend(failed.into_iter().map(|(row, why)| (row, format!("{}: {why}", call.label))));
+            let input = Input { given, number, cuts, arg: column(call.arg), filter: column(call.filter) };
+            let answer = input.values(call)?;
+            values.columns.push(answer.values);
+            values.failed.extend(answer.failed.into_iter().map(|(row, why)| (row, format!("{}: {why}", call.label))));
+            values.carries.push(answer.carries);
         }
         Ok(values)
     }
@@ -299,6 +340,7 @@ impl Over {
         for id in std::mem::take(&mut self.touched) {
             self.partitions[id as usize].touched = None;
             self.evict(id, watermark);
+            self.ordered += self.partitions[id as usize].rows.bytes();
             self.release_if_empty(id);
         }
         self.close(watermark);
@@ -324,12 +366,14 @@ impl Over {
         {
             let partition = &mut self.partitions[id as usize];
             partition.closes = None;
+            self.ordered -= partition.rows.bytes();
             if self.closes.is_some() {
-                let rows = std::mem::take(&mut partition.rows);
+                let Partition { rows, .. } = std::mem::take(partition);
                 self.dead.extend(rows.iter().map(|entry| entry.row));
             } else {
                 self.evict(id, watermark);
             }
+            self.ordered += self.partitions[id as usize].rows.bytes();
             self.release_if_empty(id);
         }
     }
@@ -363,7 +407,9 @@ impl Operator for Over {
             self.take_in(delta.with_columns(self.input_schema.clone(), columns))?;
         }
         self.merge();
-        let changes = if self.merged.rows.is_empty() { None } else { self.changes(cx.errors)? };
+        let (changes, anchors) =
+            if self.merged.rows.is_empty() { Changed::default() } else { self.changes(cx.errors)? };
+        anchors.into_iter().for_each(|(id, anchor)| self.partitions[id as usize].anchors.push(anchor));
         self.clean(cx.watermark)?;
         Ok(changes.into_iter().collect())
     }
@@ -401,8 +447,7 @@ impl Operator for Over {
     }
 
     fn state(&self) -> StateSize {
-        let partitions: usize = self.partitions.iter().map(|p| p.rows.bytes()).sum();
         let fixed = self.partitions.capacity() * size_of::<Partition>() + self.closing.len() * 32;
-        StateSize { rows: self.rows.len(), bytes: self.rows.bytes() + self.keys.bytes() + partitions + fixed }
+        StateSize { rows: self.rows.len(), bytes: self.rows.bytes() + self.keys.bytes() + self.ordered + fixed }
     }
 }

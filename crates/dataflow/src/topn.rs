@@ -64,6 +64,8 @@ struct EpochWork {
     /// Rows to release at the end of the epoch: until then old answers refer to them.
     dead: Vec<u32>,
     changes: Changes,
+    /// Bytes of all partitions' orders but the touched ones: to add them up would take longer the more there are.
+    ordered: usize,
 }
 
 /// A touched partition and where its old answer is in [`EpochWork::before`].
@@ -194,6 +196,7 @@ impl TopN {
         for Touched { partition: id, .. } in std::mem::take(&mut self.epoch.touched) {
             let partition = &mut self.partitions[id as usize];
             partition.touched = false;
+            self.epoch.ordered += partition.rows.bytes();
             if partition.rows.is_empty() {
                 if let Some(value) = partition.closes.take() {
                     self.closing.remove(&(value, id));
@@ -222,6 +225,7 @@ impl TopN {
             self.closing.pop_first();
             let partition = &mut self.partitions[id as usize];
             let rows = std::mem::take(&mut partition.rows);
+            self.epoch.ordered -= rows.bytes();
             partition.closes = None;
             self.epoch.dead.extend(rows.iter().map(|entry| entry.row));
             self.keys.release(id);
@@ -234,6 +238,7 @@ impl EpochWork {
     #[inline]
     fn touch(&mut self, id: u32, partition: &mut Partition, places: &std::ops::Range<i64>) {
         if !std::mem::replace(&mut partition.touched, true) {
+            self.ordered -= partition.rows.bytes();
             let start = self.before.len();
             window::visible(&partition.rows, places, &mut self.before);
             self.touched.push(Touched { partition: id, before: start..self.before.len() });
@@ -306,8 +311,7 @@ impl Operator for TopN {
     }
 
     fn state(&self) -> StateSize {
-        let partitions: usize = self.partitions.iter().map(|p| p.rows.bytes()).sum();
         let fixed = self.partitions.capacity() * size_of::<Partition>() + self.closing.len() * 32;
-        StateSize { rows: self.rows.len(), bytes: self.rows.bytes() + self.keys.bytes() + partitions + fixed }
+        StateSize { rows: self.rows.len(), bytes: self.rows.bytes() + self.keys.bytes() + self.epoch.ordered + fixed }
     }
 }

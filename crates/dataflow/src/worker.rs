@@ -34,6 +34,9 @@ use crate::time::Step;
 /// A hub activation ends after about this long, so that a long one does not delay the others.
 const ACTIVATION_NANOS: u64 = 500_000;
 
+/// The size of the state is looked at about this often.
+const MEASURE_NANOS: u64 = 200_000_000;
+
 /// One epoch for worker 0 to deal out.
 #[derive(Debug)]
 pub struct Feed {
@@ -188,7 +191,7 @@ fn run_worker(worker: &mut Worker, shared: &Shared) {
         builder.build(move |mut capabilities| {
             let source = if place.worker == 0 { capabilities.pop() } else { None };
             let hub = Hub::new(place, shared.outputs.clone(), shared.deploy.clone(), shared.sizes.clone());
-            let mut turn = Turn { hub, source, held: BTreeMap::new(), shared, measured: 0, done: 0 };
+            let mut turn = Turn { hub, source, held: BTreeMap::new(), shared, measure_at: 0, done: 0 };
             move |frontiers| {
                 input.for_each(|capability, frame| {
                     let sent = *capability.stamp().expect_singleton();
@@ -223,7 +226,8 @@ struct Turn {
     /// The right to send at the steps that have work.
     held: BTreeMap<Step, Capability<Step>>,
     shared: Shared,
-    measured: u64,
+    /// When to look at the size of the state again.
+    measure_at: u64,
     done: Epoch,
 }
 
@@ -302,6 +306,16 @@ impl Turn {
         }
     }
 
+    /// Notes how large the state is, now and then: seldom enough to take a hundredth of the time at most.
+    fn measure(&mut self) {
+        let now = self.shared.env.monotonic_nanos();
+        if now >= self.measure_at {
+            self.hub.measure();
+            let took = self.shared.env.monotonic_nanos() - now;
+            self.measure_at = now + MEASURE_NANOS.max(took.saturating_mul(100));
+        }
+    }
+
     /// Notes which epochs are done.
     fn finish(&mut self, frontier: &Antichain<Step>) {
         let held = self.held.keys().map(|s| s.epoch).min();
@@ -313,11 +327,7 @@ impl Turn {
         }
         self.done = done;
         self.hub.retire(done);
-        let now = self.shared.env.monotonic_nanos();
-        if now.saturating_sub(self.measured) > 200_000_000 {
-            self.measured = now;
-            self.hub.measure();
-        }
+        self.measure();
         if self.hub.is_first() {
             self.shared.done.store(done, Ordering::Release);
             (self.shared.on_done)();

@@ -99,7 +99,7 @@ pub(crate) fn rejected_rows(rejected: &[Rejected]) -> RecordBatch {
     let attempts = |r: &Rejected| i32::try_from(r.attempts).unwrap_or(i32::MAX);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(all.iter().map(|(r, _)| epoch(r)))),
-        Arc::new(Int64Array::from_iter_values(all.iter().map(|(r, i)| r.delta.weight(i)))),
+        Arc::new(Int64Array::from_iter_values(all.iter().map(|(r, i)| r.delta.weight(*i)))),
         Arc::new(StringArray::from_iter_values(all.iter().copied().map(json))),
         Arc::new(StringArray::from_iter_values(all.iter().map(|(r, _)| r.reason.as_str()))),
         Arc::new(Int32Array::from_iter_values(all.iter().map(|(r, _)| attempts(r)))),

@@ -114,6 +114,22 @@ fn all_nexmark_queries_are_incremental() {
     compare("nexmark.txt", &text);
 }
 
+#[test]
+fn all_tpch_queries_are_incremental() {
+    let folder = format!("{}/../../bench/tpch", env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}.sql")).expect("a file");
+    let world = World::new(&read("tables"));
+    let mut text = String::new();
+    for number in 1..=22 {
+        let name = format!("q{number:02}");
+        let planned = world.plan(&read(&name));
+        let lines = explain(&planned.dataflow).join("\n");
+        assert!(!lines.contains("recompute"), "{name}:\n{lines}");
+        text.push_str(&format!("{name}\n{lines}\n\n"));
+    }
+    compare("tpch.txt", &text);
+}
+
 /// Compares with a file of expected plans; `UPDATE_PLANS=1` writes it.
 fn compare(file: &str, text: &str) {
     let path = format!("{}/tests/plans/{file}", env!("CARGO_MANIFEST_DIR"));

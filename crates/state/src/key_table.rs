@@ -14,6 +14,8 @@ use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
 use tidemill_delta::{hash_bytes, zero_nulls};
 
+use crate::Long;
+
 /// What [`KeyTable::lookup`] gives for a key that is not there.
 pub const NO_KEY: u32 = u32::MAX;
 
@@ -36,7 +38,7 @@ enum Keys {
 
 /// Keys of fixed-width columns. A bit per column tells NULLs, whose values are zero.
 struct PackedKeys<P> {
-    values: Vec<P>,
+    values: Long<P>,
     /// Empty until a key has a NULL: most never have, and each look at it may miss the cache.
     nulls: Vec<u8>,
     /// Bits per column.
@@ -117,10 +119,10 @@ impl KeyTable {
         let widths: Option<Vec<u32>> = types.iter().map(packed_width).collect();
         let keys = match widths {
             Some(widths) if widths.iter().sum::<u32>() <= 128 && widths.len() <= 8 => {
-                Keys::Narrow(PackedKeys { values: Vec::new(), nulls: Vec::new(), widths })
+                Keys::Narrow(PackedKeys { values: Long::new(), nulls: Vec::new(), widths })
             }
             Some(widths) if widths.len() <= 4 => {
-                Keys::Wide(PackedKeys { values: Vec::new(), nulls: Vec::new(), widths })
+                Keys::Wide(PackedKeys { values: Long::new(), nulls: Vec::new(), widths })
             }
             _ => {
                 let fields = types.iter().map(|t| SortField::new(t.clone())).collect();
@@ -251,8 +253,8 @@ impl KeyTable {
     /// Bytes of memory, estimated.
     pub fn bytes(&self) -> usize {
         let keys = match &self.keys {
-            Keys::Narrow(keys) => keys.values.capacity() * 16 + keys.nulls.capacity(),
-            Keys::Wide(keys) => keys.values.capacity() * 32 + keys.nulls.capacity(),
+            Keys::Narrow(keys) => keys.values.bytes() + keys.nulls.capacity(),
+            Keys::Wide(keys) => keys.values.bytes() + keys.nulls.capacity(),
             Keys::Rows { rows, hashes, .. } => {
                 // Sampled: walking millions of keys for an estimate would cost more than it tells.
                 let sample = rows.len().min(64);
@@ -380,7 +382,6 @@ impl<P: Pack> PackedKeys<P> {
     }
 
     fn reserve(&mut self, table: &mut HashTable<u32>, more: usize) {
-        self.values.reserve(more);
         table.reserve(more, |id| self.hash_of(*id));
     }
 

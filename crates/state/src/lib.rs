@@ -2,8 +2,10 @@
 
 mod collection;
 mod key_table;
+mod long;
 mod row_store;
 
 pub use collection::Collection;
 pub use key_table::{KeyTable, NO_KEY, one_zero};
+pub use long::Long;
 pub use row_store::RowStore;

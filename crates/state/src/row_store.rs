@@ -13,6 +13,9 @@ use tidemill_delta::batch;
 /// Batches up to this length are merged with their neighbours.
 const CHUNK: usize = 8192;
 
+/// So few rows are looked up without a list of all chunks.
+const FEW: usize = 16;
+
 /// Rows by number.
 pub struct RowStore {
     schema: SchemaRef,
@@ -84,23 +87,34 @@ impl RowStore {
                 .collect());
         }
         // Only the chunks that are hit take part: preparing the others would cost more than the rows.
-        let mut place = vec![u32::MAX; self.chunks.len()];
+        // A few rows are not worth a list of all chunks either.
+        let mut place = if ids.len() > FEW { vec![u32::MAX; self.chunks.len()] } else { Vec::new() };
         // Close together, as rows jump from chunk to chunk and each jump is a search.
-        let starts: Vec<u32> = self.chunks.iter().map(|c| c.start).collect();
+        let starts: Vec<u32> =
+            if place.is_empty() { Vec::new() } else { self.chunks.iter().map(|c| c.start).collect() };
         let mut hit: Vec<usize> = Vec::new();
         let mut indices: Vec<(usize, usize)> = Vec::with_capacity(ids.len());
         let mut current = 0..0u32;
         let mut current_place = 0;
         for id in ids {
             if !current.contains(id) {
-                let chunk = starts.partition_point(|start| start <= id) - 1;
-                if place[chunk] == u32::MAX {
-                    place[chunk] = hit.len() as u32;
+                let chunk = match starts.is_empty() {
+                    true => self.chunks.partition_point(|c| c.start <= *id) - 1,
+                    false => starts.partition_point(|start| start <= id) - 1,
+                };
+                let known = match place.get(chunk) {
+                    Some(place) => Some(*place as usize).filter(|place| *place < hit.len()),
+                    None => hit.iter().position(|hit| *hit == chunk),
+                };
+                current_place = known.unwrap_or(hit.len());
+                if known.is_none() {
+                    if let Some(place) = place.get_mut(chunk) {
+                        *place = hit.len() as u32;
+                    }
                     hit.push(chunk);
                 }
-                let start = starts[chunk];
+                let start = self.chunks[chunk].start;
                 current = start..start + self.chunks[chunk].rows.num_rows() as u32;
-                current_place = place[chunk] as usize;
             }
             indices.push((current_place, (*id - current.start) as usize));
         }

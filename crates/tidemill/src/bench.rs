@@ -1,6 +1,8 @@
 //! `tidemill bench`: measurements that users can repeat.
 
 mod answer;
+mod change;
+mod figures;
 mod http;
 mod latency;
 mod nexmark;
@@ -8,6 +10,7 @@ mod process;
 mod queries;
 mod query;
 mod start;
+mod tpch;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,10 @@ pub struct Arguments {
 enum What {
     /// The Nexmark queries: speed, CPU and memory, or whether the answers are right.
     Nexmark(nexmark::Arguments),
+    /// The TPC-H queries as views: load, state and the cost of a change, or whether they are right.
+    Tpch(tpch::Arguments),
+    /// What a changed row costs in a view, by the view's size.
+    Change(change::Arguments),
     /// From an HTTP request with one row to the change of a windowed view at a subscriber.
     Latency(latency::Arguments),
     /// Time to start, memory when idle, and what a thousand views cost.
@@ -39,6 +46,8 @@ enum What {
 pub fn bench(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.what {
         What::Nexmark(arguments) => nexmark::nexmark(&arguments),
+        What::Tpch(arguments) => tpch::tpch(&arguments),
+        What::Change(arguments) => change::change(&arguments),
         What::Latency(arguments) => latency::latency(&arguments),
         What::Start(arguments) => start::start(&arguments),
         What::NexmarkQuery(arguments) => query::query(&arguments),

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::HashTable;
 use tidemill_delta::{Micros, hash_columns};
 use tidemill_plan::Bound;
-use tidemill_state::{KeyTable, NO_KEY, RowStore};
+use tidemill_state::{KeyTable, Long, NO_KEY, RowStore};
 
 use crate::OperatorError;
 use crate::aggregate::micros;
@@ -22,23 +22,21 @@ pub(super) struct Side {
     bound: Option<Bound>,
     keys: KeyTable,
     /// A key's newest row.
-    heads: Vec<u32>,
+    heads: Long<u32>,
     store: RowStore,
     /// Per row: the next elder row of its key.
-    nexts: Vec<u32>,
-    /// Per row: its key.
-    key_of: Vec<u32>,
+    nexts: Long<u32>,
     /// Per row: its multiplicity; 0: gone, its place not yet reused.
-    weights: Vec<i64>,
+    weights: Long<i64>,
     /// Per row: the hash of all its columns, to find it when it is taken back.
-    hashes: Vec<u64>,
+    hashes: Long<u64>,
     /// Rows by that hash; a key may have very many rows.
     by_hash: HashTable<u32>,
     /// Per row: how many rows of the other side match; only if that decides something.
-    matches: Option<Vec<i64>>,
+    matches: Option<Long<i64>>,
     /// Rows whose matches changed in this step, with the number before; and a mark per row.
     changed: Vec<(u32, i64)>,
-    changed_mark: Vec<bool>,
+    changed_mark: Long<bool>,
     /// Ranges of rows by when all of them can go.
     expiring: BTreeMap<Micros, Vec<std::ops::Range<u32>>>,
     live: usize,
@@ -61,16 +59,15 @@ impl Side {
             append_only,
             bound,
             keys: KeyTable::new(types)?,
-            heads: Vec::new(),
+            heads: Long::new(),
             store: RowStore::new(schema),
-            nexts: Vec::new(),
-            key_of: Vec::new(),
-            weights: Vec::new(),
-            hashes: Vec::new(),
+            nexts: Long::new(),
+            weights: Long::new(),
+            hashes: Long::new(),
             by_hash: HashTable::new(),
-            matches: count_matches.then(Vec::new),
+            matches: count_matches.then(Long::new),
             changed: Vec::new(),
-            changed_mark: Vec::new(),
+            changed_mark: Long::new(),
             expiring: BTreeMap::new(),
             live: 0,
         })
@@ -97,13 +94,9 @@ impl Side {
         (0..self.weights.len() as u32).filter(|row| self.weights[*row as usize] != 0).collect()
     }
 
-    /// Makes room for this many rows, which saves growing step by step.
+    /// Makes room for this many more rows where growing copies what is there.
     pub(super) fn reserve(&mut self, rows: usize) {
-        self.nexts.reserve(rows);
-        self.key_of.reserve(rows);
-        self.weights.reserve(rows);
         if !self.append_only {
-            self.hashes.reserve(rows);
             let hashes = &self.hashes;
             self.by_hash.reserve(rows, |row| hashes[*row as usize]);
         }
@@ -115,22 +108,37 @@ impl Side {
 
     /// The newest row of a key.
     #[inline]
-    pub(super) fn first(&self, key: u32) -> Option<u32> {
-        if key == NO_KEY { None } else { self.alive_from(self.heads[key as usize]) }
+    pub(super) fn first(&mut self, key: u32) -> Option<u32> {
+        if key == NO_KEY {
+            return None;
+        }
+        let linked = self.heads[key as usize];
+        let row = self.alive_from(linked);
+        if row != linked {
+            self.heads[key as usize] = row;
+        }
+        (row != NONE).then_some(row)
     }
 
     /// The next elder row of the same key.
     #[inline]
-    pub(super) fn next(&self, row: u32) -> Option<u32> {
-        self.alive_from(self.nexts[row as usize])
+    pub(super) fn next(&mut self, row: u32) -> Option<u32> {
+        let linked = self.nexts[row as usize];
+        let elder = self.alive_from(linked);
+        if elder != linked {
+            self.nexts[row as usize] = elder;
+        }
+        (elder != NONE).then_some(elder)
     }
 
+    /// The first row from this one on that is not gone. Whoever asks links to it, so that each row that is gone is passed
+    /// once: the row of a key that changes over and over again would else be behind all that it has been.
     #[inline]
-    fn alive_from(&self, mut row: u32) -> Option<u32> {
+    fn alive_from(&self, mut row: u32) -> u32 {
         while row != NONE && self.weights[row as usize] == 0 {
             row = self.nexts[row as usize];
         }
-        (row != NONE).then_some(row)
+        row
     }
 
     #[inline]
@@ -215,12 +223,11 @@ impl Side {
         let columns: Vec<ArrayRef> = self.columns.iter().map(|c| kept.column(*c).clone()).collect();
         let mut keys = Vec::new();
         self.keys.intern(&columns, kept.num_rows(), &mut keys, |_| {})?;
-        self.heads.resize(self.keys.capacity(), NONE);
+        self.heads.grow(self.keys.capacity(), NONE);
         for (i, key) in keys.iter().enumerate() {
             let row = start + i as u32;
             self.nexts.push(std::mem::replace(&mut self.heads[*key as usize], row));
         }
-        self.key_of.extend_from_slice(&keys);
         self.weights.extend(coming.iter().map(|i| weights[*i as usize]));
         if !self.append_only {
             self.hashes.extend(coming.iter().map(|i| hashes[*i as usize]));
@@ -231,7 +238,7 @@ impl Side {
         }
         if let Some(own) = &mut self.matches {
             own.extend(coming.iter().map(|i| matches[*i as usize]));
-            self.changed_mark.resize(own.len(), false);
+            self.changed_mark.grow(own.len(), false);
             // Whatever still changes in this step concerns a row that was not there before.
             for i in 0..coming.len() as u32 {
                 self.changed_mark[(start + i) as usize] = true;
@@ -344,7 +351,8 @@ impl Side {
         }
         if let Some(matches) = &mut self.matches {
             *matches = kept.iter().map(|r| matches[*r as usize]).collect();
-            self.changed_mark = vec![false; kept.len()];
+            self.changed_mark = Long::new();
+            self.changed_mark.grow(kept.len(), false);
         }
         self.reindex(kept.len())?;
         self.renumber_expiry(&kept);
@@ -356,17 +364,16 @@ impl Side {
         let keys = std::mem::replace(&mut self.keys, KeyTable::new(types)?).len();
         // About as many keys as rows have stayed, and not more than there were.
         self.keys.reserve(keys.min(len));
-        (self.heads, self.nexts, self.key_of) = (Vec::new(), Vec::with_capacity(len), Vec::with_capacity(len));
+        (self.heads, self.nexts) = (Long::new(), Long::new());
         let rows: Vec<u32> = (0..len as u32).collect();
         let mut keys = Vec::new();
         for part in rows.chunks(8192) {
             let columns = self.store.gather(part, &self.columns)?;
             self.keys.intern(&columns, part.len(), &mut keys, |_| {})?;
-            self.heads.resize(self.keys.capacity(), NONE);
+            self.heads.grow(self.keys.capacity(), NONE);
             for (row, key) in part.iter().zip(&keys) {
                 self.nexts.push(std::mem::replace(&mut self.heads[*key as usize], *row));
             }
-            self.key_of.extend_from_slice(&keys);
         }
         Ok(())
     }
@@ -381,7 +388,79 @@ impl Side {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let per_row = 4 + 4 + 8 + if self.append_only { 0 } else { 13 } + if self.matches.is_some() { 9 } else { 0 };
-        self.keys.bytes() + self.store.bytes() + self.heads.capacity() * 4 + self.weights.capacity() * per_row
+        let matches = self.matches.as_ref().map_or(0, Long::bytes) + self.changed_mark.bytes();
+        let rows = self.nexts.bytes() + self.weights.bytes() + self.hashes.bytes() + self.by_hash.allocation_size();
+        self.keys.bytes() + self.store.bytes() + self.heads.bytes() + rows + matches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    fn rows(keys: &[i64], values: &[i64]) -> RecordBatch {
+        let field = |name: &str| Field::new(name, DataType::Int64, true);
+        let schema = Arc::new(Schema::new(vec![field("k"), field("v")]));
+        let columns: [ArrayRef; 2] =
+            [Arc::new(Int64Array::from(keys.to_vec())), Arc::new(Int64Array::from(values.to_vec()))];
+        tidemill_delta::batch(schema, columns.to_vec(), keys.len())
+    }
+
+    /// A key's rows, and how many links lead to the last of them.
+    fn chain(side: &mut Side, key: i64) -> (usize, usize) {
+        let mut keys = Vec::new();
+        side.lookup(&[Arc::new(Int64Array::from(vec![key]))], 1, &mut keys).unwrap();
+        let mut links = 0;
+        let mut row = side.heads[keys[0] as usize];
+        while row != NONE {
+            links += 1;
+            row = side.nexts[row as usize];
+        }
+        let (mut found, mut cursor) = (0, side.first(keys[0]));
+        while let Some(row) = cursor {
+            found += 1;
+            cursor = side.next(row);
+        }
+        (found, links)
+    }
+
+    #[test]
+    fn a_key_that_changes_often_is_found_at_once() {
+        let all: Vec<i64> = (0..10_000).collect();
+        let batch = rows(&all, &all);
+        let mut side = Side::new(batch.schema(), vec![0], false, false, None).unwrap();
+        side.apply(&batch, &vec![1; all.len()], &vec![true; all.len()], &vec![0; all.len()]).unwrap();
+        for version in 0..5_000 {
+            let old = if version == 0 { 7 } else { -version };
+            let change = rows(&[7, 7], &[old, -version - 1]);
+            side.apply(&change, &[-1, 1], &[true; 2], &[0; 2]).unwrap();
+            let (found, links) = chain(&mut side, 7);
+            assert_eq!(found, 1);
+            assert!(links <= 3, "{links} links to one row after {version} changes");
+        }
+    }
+
+    /// What a row with a key of 16 bytes and a value of 8 takes.
+    #[test]
+    fn rows_take_less_than_100_bytes() {
+        let field = |name: &str| Field::new(name, DataType::Int64, true);
+        let schema = Arc::new(Schema::new(vec![field("a"), field("b"), field("v")]));
+        let mut side = Side::new(schema.clone(), vec![0, 1], false, false, None).unwrap();
+        let (count, len) = (300_000, 10_000);
+        for start in (0..count).step_by(len) {
+            let column = |times: i64| -> ArrayRef {
+                let values = (start..start + len).map(|i| i as i64 * times);
+                Arc::new(Int64Array::from_iter_values(values))
+            };
+            let batch = tidemill_delta::batch(schema.clone(), vec![column(1), column(-7), column(3)], len);
+            side.apply(&batch, &vec![1; len], &vec![true; len], &vec![0; len]).unwrap();
+        }
+        let each = side.bytes() / count;
+        assert!((60..100).contains(&each), "{each} bytes a row");
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn frames(frame: &Frame, given: &Given<'_>) -> Vec<Range<usize>> {
     let mut frames = Vec::with_capacity(given.sequence.asked());
     for span in &given.sequence.spans {
         let from = frames.len();
-        frames.extend(span.zone.clone().map(|_| span.rows.clone()));
+        frames.extend(span.zone.clone().map(|_| span.from..span.rows.end));
         let frames = &mut frames[from..];
         if let Some(offset) = frame.start {
             let starts = Bounds { units: frame.units, offset, end: false, given, span };

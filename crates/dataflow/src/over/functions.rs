@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, UInt32Array, UInt64Array};
 use arrow::compute::{cast, concat, take};
 use tidemill_plan::{FrameOffset, FrameUnits, OverCall, OverFunction};
 
+use super::anchors::{Carry, Cut, runs};
 use super::frames::{Given, frames};
 use super::merged::{Peers, Sequence, Span};
 use super::sliding::{Failure, Rows};
@@ -32,38 +33,86 @@ pub(super) fn needs_distances(call: &OverCall) -> bool {
     !ranks && needs_peers(call) && frame.units == FrameUnits::Range && (far(frame.start) || far(frame.end))
 }
 
+/// A call's values for the rows that are asked for.
+pub(super) struct Answer {
+    /// NULL where there is none.
+    pub(super) values: ArrayRef,
+    /// The rows where there is none, and why.
+    pub(super) failed: Vec<Failure>,
+    /// For each cut: what an anchor there carries.
+    pub(super) carries: Vec<Carry>,
+}
+
 /// The input of a call: columns by merged row.
 pub(super) struct Input<'a> {
     pub(super) given: Given<'a>,
+    /// The call's number in its node.
+    pub(super) number: usize,
+    /// Where anchors are to be set.
+    pub(super) cuts: &'a [Cut],
     pub(super) arg: Option<&'a ArrayRef>,
     pub(super) filter: Option<&'a ArrayRef>,
 }
 
 impl Input<'_> {
-    /// The call's value for each row that is asked for; NULL where there is none, and why.
-    pub(super) fn values(&self, call: &OverCall) -> Result<(ArrayRef, Vec<Failure>), OperatorError> {
-        let (values, failed) = match &call.function {
+    /// The call's value for each row that is asked for.
+    pub(super) fn values(&self, call: &OverCall) -> Result<Answer, OperatorError> {
+        let without_carries = |values: ArrayRef| Answer { values, failed: Vec::new(), carries: self.no_carries() };
+        let mut answer = match &call.function {
             OverFunction::RowNumber
             | OverFunction::Rank
             | OverFunction::DenseRank
             | OverFunction::PercentRank
             | OverFunction::CumeDist
-            | OverFunction::Ntile(_) => (self.rank(&call.function)?, Vec::new()),
-            OverFunction::Lag { offset, default } => (self.lag(call, *offset, default.as_ref())?, Vec::new()),
-            OverFunction::FirstValue => (self.pick(call, |frame| Some(frame.start))?, Vec::new()),
-            OverFunction::LastValue => (self.pick(call, |frame| frame.end.checked_sub(1))?, Vec::new()),
+            | OverFunction::Ntile(_) => {
+                Answer { carries: self.ranks_carried(&call.function), ..without_carries(self.rank(&call.function)?) }
+            }
+            OverFunction::Lag { offset, default } => without_carries(self.lag(call, *offset, default.as_ref())?),
+            OverFunction::FirstValue => without_carries(self.pick(call, |frame| Some(frame.start))?),
+            OverFunction::LastValue => without_carries(self.pick(call, |frame| frame.end.checked_sub(1))?),
             OverFunction::NthValue(n) => {
-                (self.pick(call, |frame| frame.start.checked_add(n.checked_sub(1)?))?, Vec::new())
+                without_carries(self.pick(call, |frame| frame.start.checked_add(n.checked_sub(1)?))?)
             }
             _ => {
                 let frames = frames(&call.frame, &self.given);
                 let filter = self.filter.map(|filter| filter.as_boolean());
-                let rows = Rows { sequence: self.sequence(), frames: &frames, arg: self.arg, filter };
-                rows.aggregate(call)?
+                let cuts = if runs(call) { self.cuts } else { &[] };
+                let (sequence, number) = (self.sequence(), self.number);
+                let mut answer =
+                    Rows { sequence, frames: &frames, arg: self.arg, filter, number, cuts }.aggregate(call)?;
+                answer.carries.resize(self.cuts.len(), Carry::Nothing);
+                answer
             }
         };
-        let planned = *values.data_type() == call.data_type;
-        Ok((if planned { values } else { cast(&values, &call.data_type)? }, failed))
+        if *answer.values.data_type() != call.data_type {
+            answer.values = cast(&answer.values, &call.data_type)?;
+        }
+        Ok(answer)
+    }
+
+    fn no_carries(&self) -> Vec<Carry> {
+        vec![Carry::Nothing; self.cuts.len()]
+    }
+
+    /// Rows (or groups) before a span's part that is looked at.
+    fn carried(&self, span: &Span) -> usize {
+        match span.carries.as_ref().and_then(|carries| carries.get(self.number)) {
+            Some(Carry::Rows(rows)) => *rows,
+            _ => 0,
+        }
+    }
+
+    /// For each cut: the rows before it, or the groups.
+    fn ranks_carried(&self, function: &OverFunction) -> Vec<Carry> {
+        let before = |cut: &Cut| {
+            let span = &self.sequence().spans[cut.span];
+            let here = match (function, self.given.peers) {
+                (OverFunction::DenseRank, Some(peers)) => (peers.group[cut.place] - peers.group[span.from]) as usize,
+                _ => cut.place - span.from,
+            };
+            Carry::Rows(here + self.carried(span))
+        };
+        self.cuts.iter().map(before).collect()
     }
 
     fn sequence(&self) -> &Sequence {
@@ -76,7 +125,7 @@ impl Input<'_> {
 
     /// Functions of the row's place alone.
     fn rank(&self, function: &OverFunction) -> Result<ArrayRef, OperatorError> {
-        let place = |row: usize, span: &Span| row - span.rows.start;
+        let place = |row: usize, span: &Span| row - span.from + self.carried(span);
         let whole = |value: &dyn Fn(usize, &Span) -> usize| {
             shared(UInt64Array::from_iter_values(self.sequence().zones().map(|(row, span)| value(row, span) as u64)))
         };
@@ -84,7 +133,8 @@ impl Input<'_> {
             shared(Float64Array::from_iter_values(self.sequence().zones().map(|(row, span)| value(row, span))))
         };
         let peers = || self.given.peers.ok_or_else(|| OperatorError("a rank without peers".into()));
-        let before = |peers: &Peers, row: usize, span: &Span| peers.first[row] as usize - span.rows.start;
+        let before =
+            |peers: &Peers, row: usize, span: &Span| peers.first[row] as usize - span.from + self.carried(span);
         Ok(match function {
             OverFunction::RowNumber => whole(&|row, span| place(row, span) + 1),
             OverFunction::Ntile(buckets) => {
@@ -96,7 +146,8 @@ impl Input<'_> {
             }
             OverFunction::DenseRank => {
                 let peers = peers()?;
-                whole(&|row, _| peers.group[row] as usize + 1)
+                let groups = |row: usize, span: &Span| (peers.group[row] - peers.group[span.from]) as usize;
+                whole(&|row, span| groups(row, span) + self.carried(span) + 1)
             }
             OverFunction::PercentRank => {
                 let peers = peers()?;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use arrow::array::ArrayRef;
 use arrow::compute::partition;
 
+use super::anchors::Carries;
 use super::reach::Stretch;
 use crate::OperatorError;
 use crate::ordered_rows::{Comparison, Entry, OrderedRows};
@@ -20,7 +21,10 @@ pub(super) struct Merged {
 
 /// A stretch in the list of merged rows.
 struct Part {
+    partition: u32,
     rows: Range<usize>,
+    from: usize,
+    carries: Option<Carries>,
     zone: Range<usize>,
 }
 
@@ -34,6 +38,9 @@ pub(super) struct MergedRows {
 /// A stretch in a list of rows in which a row of multiplicity n stands n times.
 pub(super) struct Span {
     pub(super) rows: Range<usize>,
+    /// Where frames begin that begin with the partition; what they hold before is in `carries`.
+    pub(super) from: usize,
+    pub(super) carries: Option<Carries>,
     /// The rows whose values are asked for.
     pub(super) zone: Range<usize>,
 }
@@ -63,6 +70,7 @@ impl MergedRows {
     /// Adds a stretch of a partition.
     pub(super) fn add(
         &mut self,
+        partition: u32,
         rows: &OrderedRows,
         stretch: &Stretch,
         changes: &[(u32, Entry)],
@@ -70,9 +78,12 @@ impl MergedRows {
     ) {
         let start = self.rows.len();
         let mut changes = changes[stretch.changes.clone()].iter().map(|(_, change)| change).peekable();
-        let (mut from, mut place) = (start, stretch.rows.start);
+        let (mut begin, mut from, mut place) = (start, start, stretch.rows.start);
         let added = |c: &Entry| Merged { row: c.row, old: 0, new: c.weight };
         let to = loop {
+            if place == stretch.from {
+                begin = self.rows.len();
+            }
             if place == stretch.zone.start {
                 from = self.rows.len();
             }
@@ -93,7 +104,13 @@ impl MergedRows {
             self.rows.push(Merged { row: entry.row, old: entry.weight, new: entry.weight });
             place = rows.after(place);
         }
-        self.parts.push(Part { rows: start..self.rows.len(), zone: from..to });
+        let carries = stretch.carries.clone();
+        self.parts.push(Part { partition, rows: start..self.rows.len(), from: begin, carries, zone: from..to });
+    }
+
+    /// The partition of a span, by its number.
+    pub(super) fn partition_of(&self, span: usize) -> u32 {
+        self.parts[span].partition
     }
 
     /// The merged rows whose values may change.
@@ -106,12 +123,15 @@ impl MergedRows {
         let mut sequence = Sequence { spans: Vec::with_capacity(self.parts.len()), merged: Vec::new() };
         for part in &self.parts {
             let start = sequence.merged.len();
-            sequence.expand(part.rows.start..part.zone.start, &self.rows, &count);
+            sequence.expand(part.rows.start..part.from, &self.rows, &count);
+            let begin = sequence.merged.len();
+            sequence.expand(part.from..part.zone.start, &self.rows, &count);
             let from = sequence.merged.len();
             sequence.expand(part.zone.clone(), &self.rows, &count);
             let to = sequence.merged.len();
             sequence.expand(part.zone.end..part.rows.end, &self.rows, &count);
-            sequence.spans.push(Span { rows: start..sequence.merged.len(), zone: from..to });
+            let (rows, carries) = (start..sequence.merged.len(), part.carries.clone());
+            sequence.spans.push(Span { rows, from: begin, carries, zone: from..to });
         }
         sequence
     }

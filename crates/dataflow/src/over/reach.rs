@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use tidemill_plan::{Frame, FrameOffset, FrameUnits, OrderBy, OverCall, OverFunction};
 
+use super::anchors::{Anchor, Carries};
 use super::number::number_at;
 use crate::ordered_rows::{Comparison, Entry, OrderedRows, Place};
 
 /// How far a row looks to one side.
 #[derive(Clone, Debug, Default)]
-struct Side {
+pub(super) struct Side {
     /// To the partition's end.
-    all: bool,
+    pub(super) all: bool,
     /// This many rows.
     rows: i64,
     /// Its peers.
@@ -78,6 +79,10 @@ pub(super) struct Reach {
 pub(super) struct Stretch {
     /// All of them.
     pub(super) rows: Range<Place>,
+    /// Where frames begin that begin with the partition; what they hold before is in `carries`.
+    pub(super) from: Place,
+    /// What the anchor there carries, unless it is the partition's start.
+    pub(super) carries: Option<Carries>,
     /// Those of which the values may change.
     pub(super) zone: Range<Place>,
     /// The changes that are in it.
@@ -111,9 +116,12 @@ impl Reach {
     ///
     /// Distances are counted over rows that do not change: those are the same before and after. A row behind
     /// another change is near that one too, so no row that a change concerns is left out.
+    ///
+    /// `anchors` are those that the changes do not concern.
     pub(super) fn stretches(
         &self,
         rows: &OrderedRows,
+        anchors: &[Anchor],
         changes: &[(u32, Entry)],
         with: Comparison<'_>,
         stretches: &mut Vec<Stretch>,
@@ -130,16 +138,29 @@ impl Reach {
                     last.zone.end = last.zone.end.max(end);
                     last.changes.end = number + 1;
                 }
-                _ => stretches.push(Stretch { rows: start..end, zone: start..end, changes: number..number + 1 }),
+                _ => stretches.push(Stretch {
+                    rows: start..end,
+                    from: start,
+                    carries: None,
+                    zone: start..end,
+                    changes: number..number + 1,
+                }),
             }
         }
         for stretch in stretches {
-            self.add_context(rows, stretch, changes, with);
+            self.add_context(rows, anchors, stretch, changes, with);
         }
     }
 
     /// Adds the rows at both ends that the zone's first and last rows look at.
-    fn add_context(&self, rows: &OrderedRows, stretch: &mut Stretch, changes: &[(u32, Entry)], with: Comparison<'_>) {
+    fn add_context(
+        &self,
+        rows: &OrderedRows,
+        anchors: &[Anchor],
+        stretch: &mut Stretch,
+        changes: &[(u32, Entry)],
+        with: Comparison<'_>,
+    ) {
         let Range { start, end } = stretch.zone;
         let within = start < end;
         let (mut first, mut last) = (&changes[stretch.changes.start].1, &changes[stretch.changes.end - 1].1);
@@ -152,9 +173,14 @@ impl Reach {
         {
             last = entry;
         }
-        let from = self.back(rows, start, &self.before, |row| self.sees_before(first, row, with), first, with);
+        let mut near = anchors.iter().rev().map(|anchor| (rows.place_of(&anchor.entry, with), anchor));
+        let anchor = near.find(|(place, _)| *place <= start);
+        let side = Side { all: self.before.all && anchor.is_none(), ..self.before.clone() };
+        let from = self.back(rows, start, &side, |row| self.sees_before(first, row, with), first, with);
         let to = self.forth(rows, end, &self.after, |row| self.sees_after(last, row, with), last, with);
-        stretch.rows = from..to;
+        stretch.from = anchor.as_ref().map_or(from, |(place, _)| *place);
+        stretch.carries = anchor.map(|(_, anchor)| anchor.carries.clone());
+        stretch.rows = from.min(stretch.from)..to;
     }
 
     fn back(
@@ -230,7 +256,7 @@ impl Reach {
 }
 
 /// How far a row looks before and after itself for one call.
-fn sides(call: &OverCall) -> (Side, Side) {
+pub(super) fn sides(call: &OverCall) -> (Side, Side) {
     let all = || Side { all: true, ..Side::default() };
     let rows = |rows: i64| Side { rows, ..Side::default() };
     match &call.function {

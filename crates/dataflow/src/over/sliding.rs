@@ -9,11 +9,13 @@ use std::ops::Range;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, UInt32Array, UInt64Array,
 };
-use arrow::compute::{cast, take};
+use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
 use tidemill_plan::{ExactSum, OverCall, OverFunction, decimal_average};
 
-use super::merged::Sequence;
+use super::anchors::{Carry, Cut};
+use super::functions::Answer;
+use super::merged::{Sequence, Span};
 use crate::OperatorError;
 use crate::aggregate::{Comparable, shared};
 
@@ -26,6 +28,10 @@ pub(super) struct Rows<'a> {
     pub(super) frames: &'a [Range<usize>],
     pub(super) arg: Option<&'a ArrayRef>,
     pub(super) filter: Option<&'a BooleanArray>,
+    /// The call's number in its node.
+    pub(super) number: usize,
+    /// Where anchors are to be set.
+    pub(super) cuts: &'a [Cut],
 }
 
 /// What is known of the rows in a frame.
@@ -34,25 +40,32 @@ trait Window {
     fn enter(&mut self, place: usize, row: usize);
     /// It leaves again; rows leave in the order in which they entered.
     fn leave(&mut self, place: usize, row: usize);
-    /// All are gone.
-    fn clear(&mut self);
+    /// All are gone; instead it holds what is carried to the span with this number.
+    fn begin(&mut self, span: usize, carry: &Carry);
+    /// What is in it, to be carried on.
+    fn carry(&self) -> Result<Carry, OperatorError>;
 }
 
 impl Rows<'_> {
-    /// Moves a window over the frames and calls `value` with it and the row's number at each.
-    fn slide<W: Window>(&self, window: &mut W, mut value: impl FnMut(&W, usize)) {
+    /// Moves a window over the frames and calls `value` with it and the row's number at each. Gives what it holds
+    /// before the rows at the cuts.
+    fn slide<W: Window>(&self, window: &mut W, mut value: impl FnMut(&W, usize)) -> Result<Vec<Carry>, OperatorError> {
         let nulls = self.arg.and_then(|arg| arg.logical_nulls()).filter(|nulls| nulls.null_count() > 0);
         let counts = |row: usize| {
             nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
                 && self.filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
         };
         let merged = |place: usize| self.sequence.merged[place] as usize;
-        let mut number = 0;
-        for span in &self.sequence.spans {
+        let (mut number, mut carries, mut cuts) = (0, Vec::with_capacity(self.cuts.len()), self.cuts.iter().peekable());
+        for (i, span) in self.sequence.spans.iter().enumerate() {
             let frames = &self.frames[number..number + span.zone.len()];
             let mut held = frames.first().map_or(0..0, |frame| frame.start..frame.start);
-            window.clear();
-            for frame in frames {
+            window.begin(i, self.carry_of(span));
+            for (place, frame) in span.zone.clone().zip(frames) {
+                if cuts.next_if(|cut| cut.place == place).is_some() {
+                    debug_assert_eq!(held.end, place, "running frames end where the next row begins");
+                    carries.push(window.carry()?);
+                }
                 debug_assert!(held.start <= frame.start && held.end <= frame.end, "frames move forward");
                 for place in held.end..frame.end {
                     if counts(merged(place)) {
@@ -69,19 +82,24 @@ impl Rows<'_> {
                 number += 1;
             }
         }
+        Ok(carries)
+    }
+
+    fn carry_of<'b>(&self, span: &'b Span) -> &'b Carry {
+        span.carries.as_ref().and_then(|carries| carries.get(self.number)).unwrap_or(&Carry::Nothing)
     }
 
     /// The call's value for each frame.
-    pub(super) fn aggregate(&self, call: &OverCall) -> Result<(ArrayRef, Vec<Failure>), OperatorError> {
+    pub(super) fn aggregate(&self, call: &OverCall) -> Result<Answer, OperatorError> {
         let arg = || self.arg.ok_or_else(|| OperatorError(format!("{} needs an argument", call.label)));
         match &call.function {
             OverFunction::Count => {
                 let mut counts = Vec::with_capacity(self.frames.len());
-                self.slide(&mut Count(0), |count, _| counts.push(count.0));
-                Ok((shared(Int64Array::from(counts)), Vec::new()))
+                let carries = self.slide(&mut Count(0), |count, _| counts.push(count.0))?;
+                Ok(Answer { values: shared(Int64Array::from(counts)), failed: Vec::new(), carries })
             }
             OverFunction::Sum | OverFunction::Avg if arg()?.data_type().is_floating() => {
-                Ok((self.floats(arg()?, matches!(call.function, OverFunction::Avg))?, Vec::new()))
+                self.floats(arg()?, matches!(call.function, OverFunction::Avg))
             }
             OverFunction::Sum => self.integers(arg()?, |sum, _| Ok(sum), &call.data_type),
             OverFunction::Avg => {
@@ -96,22 +114,22 @@ impl Rows<'_> {
                 };
                 self.integers(arg()?, average, &call.data_type)
             }
-            OverFunction::Min => Ok((self.best(arg()?, false)?, Vec::new())),
-            OverFunction::Max => Ok((self.best(arg()?, true)?, Vec::new())),
+            OverFunction::Min => self.best(arg()?, false),
+            OverFunction::Max => self.best(arg()?, true),
             other => Err(OperatorError(format!("{other:?} is no aggregate"))),
         }
     }
 
-    fn floats(&self, arg: &ArrayRef, average: bool) -> Result<ArrayRef, OperatorError> {
+    fn floats(&self, arg: &ArrayRef, average: bool) -> Result<Answer, OperatorError> {
         let arg = cast(arg, &DataType::Float64)?;
         let values = arg.as_primitive::<Float64Type>();
         let mut out: Vec<Option<f64>> = Vec::with_capacity(self.frames.len());
         let mut window = FloatSum { values: values.values(), sum: ExactSum::default(), count: 0 };
-        self.slide(&mut window, |window, _| {
+        let carries = self.slide(&mut window, |window, _| {
             let divisor = if average { window.count as f64 } else { 1.0 };
             out.push((window.count > 0).then(|| window.sum.value() / divisor));
-        });
-        Ok(shared(Float64Array::from(out)))
+        })?;
+        Ok(Answer { values: shared(Float64Array::from(out)), failed: Vec::new(), carries })
     }
 
     /// `result` of the sum and the count.
@@ -120,7 +138,7 @@ impl Rows<'_> {
         arg: &ArrayRef,
         result: impl Fn(i128, i64) -> Result<i128, String>,
         data_type: &DataType,
-    ) -> Result<(ArrayRef, Vec<Failure>), OperatorError> {
+    ) -> Result<Answer, OperatorError> {
         let (mut out, mut failed) = (Vec::with_capacity(self.frames.len()), Vec::new());
         let mut window = IntegerSum { values: integers(arg)?, sum: 0, count: 0 };
         let fits = |value: i128| match data_type {
@@ -128,7 +146,7 @@ impl Rows<'_> {
             DataType::UInt64 => u64::try_from(value).is_ok(),
             _ => true,
         };
-        self.slide(&mut window, |window, number| {
+        let carries = self.slide(&mut window, |window, number| {
             if window.count == 0 {
                 return out.push(None);
             }
@@ -137,7 +155,7 @@ impl Rows<'_> {
                 false => Err(format!("the sum {value} is out of range of {data_type}")),
             });
             out.push(value.map_err(|message| failed.push((number, message))).ok());
-        });
+        })?;
         let values: ArrayRef = match data_type {
             DataType::Decimal128(precision, scale) => {
                 shared(Decimal128Array::from(out).with_precision_and_scale(*precision, *scale)?)
@@ -146,15 +164,25 @@ impl Rows<'_> {
             DataType::Int64 => shared(out.into_iter().map(|v| v.map(|v| v as i64)).collect::<Int64Array>()),
             other => return Err(OperatorError(format!("integers cannot be added up to {other}"))),
         };
-        Ok((values, failed))
+        Ok(Answer { values, failed, carries })
     }
 
     /// The least or greatest value.
-    fn best(&self, arg: &ArrayRef, greatest: bool) -> Result<ArrayRef, OperatorError> {
+    fn best(&self, arg: &ArrayRef, greatest: bool) -> Result<Answer, OperatorError> {
+        // What is carried stands behind the values of the rows.
+        let (mut parts, mut carried, mut len) = (vec![arg.as_ref()], Vec::new(), arg.len() as u32);
+        for span in &self.sequence.spans {
+            let value = if let Carry::Best(value) = self.carry_of(span) { value.as_ref() } else { None };
+            carried.push(value.map(|_| len));
+            parts.extend(value.map(|value| value.as_ref()));
+            len += u32::from(value.is_some());
+        }
+        let arg = if parts.len() == 1 { arg.clone() } else { concat(&parts)? };
         let mut out: Vec<Option<u32>> = Vec::with_capacity(self.frames.len());
-        let mut window = Best { keys: Comparable::new(arg)?, greatest, candidates: VecDeque::new() };
-        self.slide(&mut window, |window, _| out.push(window.candidates.front().map(|(_, row)| *row)));
-        Ok(take(arg, &UInt32Array::from(out), None)?)
+        let keys = Comparable::new(&arg)?;
+        let mut window = Best { values: &arg, keys, greatest, carried, candidates: VecDeque::new() };
+        let carries = self.slide(&mut window, |window, _| out.push(window.first()))?;
+        Ok(Answer { values: take(&arg, &UInt32Array::from(out), None)?, failed: Vec::new(), carries })
     }
 }
 
@@ -181,8 +209,12 @@ impl Window for Count {
         self.0 -= 1;
     }
 
-    fn clear(&mut self) {
-        self.0 = 0;
+    fn begin(&mut self, _: usize, carry: &Carry) {
+        self.0 = if let Carry::Count(count) = carry { *count } else { 0 };
+    }
+
+    fn carry(&self) -> Result<Carry, OperatorError> {
+        Ok(Carry::Count(self.0))
     }
 }
 
@@ -203,8 +235,12 @@ impl Window for IntegerSum {
         self.count -= 1;
     }
 
-    fn clear(&mut self) {
-        (self.sum, self.count) = (0, 0);
+    fn begin(&mut self, _: usize, carry: &Carry) {
+        (self.sum, self.count) = if let Carry::Integers(sum, count) = carry { (*sum, *count) } else { (0, 0) };
+    }
+
+    fn carry(&self) -> Result<Carry, OperatorError> {
+        Ok(Carry::Integers(self.sum, self.count))
     }
 }
 
@@ -225,19 +261,36 @@ impl Window for FloatSum<'_> {
         self.count -= 1;
     }
 
-    fn clear(&mut self) {
-        (self.sum, self.count) = (ExactSum::default(), 0);
+    fn begin(&mut self, _: usize, carry: &Carry) {
+        (self.sum, self.count) = match carry {
+            Carry::Floats(sum, count) => (sum.clone(), *count),
+            _ => (ExactSum::default(), 0),
+        };
+    }
+
+    fn carry(&self) -> Result<Carry, OperatorError> {
+        Ok(Carry::Floats(self.sum.clone(), self.count))
     }
 }
 
-struct Best {
+struct Best<'a> {
+    /// By merged row, then those carried.
+    values: &'a ArrayRef,
     keys: Comparable,
     greatest: bool,
+    /// By span: which of the values is carried to it.
+    carried: Vec<Option<u32>>,
     /// Places and merged rows; the first is the best.
     candidates: VecDeque<(usize, u32)>,
 }
 
-impl Window for Best {
+impl Best<'_> {
+    fn first(&self) -> Option<u32> {
+        self.candidates.front().map(|(_, row)| *row)
+    }
+}
+
+impl Window for Best<'_> {
     fn enter(&mut self, place: usize, row: usize) {
         let beats = |other: usize| match self.greatest {
             true => self.keys.compare(row, other).is_gt(),
@@ -255,7 +308,14 @@ impl Window for Best {
         }
     }
 
-    fn clear(&mut self) {
+    fn begin(&mut self, span: usize, _: &Carry) {
         self.candidates.clear();
+        // Running frames lose no row, so no place of its own is needed.
+        self.candidates.extend(self.carried[span].map(|row| (usize::MAX, row)));
+    }
+
+    fn carry(&self) -> Result<Carry, OperatorError> {
+        let best = self.first().map(|row| take(self.values, &UInt32Array::from(vec![row]), None));
+        Ok(Carry::Best(best.transpose()?))
     }
 }

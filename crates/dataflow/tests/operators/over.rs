@@ -101,6 +101,34 @@ fn plans() -> impl Strategy<Value = OverPlan> {
     })
 }
 
+/// Plans in which frames begin with the partition and end with the row, beside functions that look at some rows only.
+fn running_plans() -> impl Strategy<Value = OverPlan> {
+    use OverFunction::{Count, DenseRank, LastValue, Max, Min, Rank, RowNumber, Sum};
+    let running = |units| Frame { units, start: None, end: Some(FrameOffset::HERE) };
+    let frames = [PEERS, running(FrameUnits::Rows), running(FrameUnits::Groups), rows_frame(-2, 0)];
+    let functions = prop_oneof![
+        3 => select(vec![RowNumber, Rank, DenseRank, Count, Sum, Min, Max]),
+        1 => (-2..3i64).prop_map(|offset| OverFunction::Lag { offset, default: None }),
+        1 => Just(LastValue),
+    ];
+    let calls = prop::collection::vec((functions, select(frames.to_vec()), any::<bool>()), 1..4);
+    (calls, any::<bool>(), any::<bool>()).prop_map(|(calls, partition, descending)| {
+        let calls = calls.into_iter().map(|(function, frame, filter)| match function {
+            // With a frame from the partition's start it would have to know all rows.
+            LastValue => call(LastValue, rows_frame(-1, 0), false),
+            function => call(function, frame, filter),
+        });
+        let options = SortOptions { descending, nulls_first: false };
+        OverPlan {
+            partition: if partition { vec![0] } else { vec![] },
+            calls: calls.collect(),
+            order: vec![OrderBy { column: 1, options }],
+            closes: None,
+            evicts: None,
+        }
+    })
+}
+
 /// `u`, `v` by the columns of the ORDER BY.
 fn by_order(order: &[OrderBy], u: &Row, v: &Row) -> Ordering {
     let by = |by: &OrderBy| {
@@ -230,6 +258,15 @@ proptest! {
         prop_assert!(sum.is_empty());
         prop_assert_eq!(operator.state().rows, 0);
         prop_assert_eq!(operator.recomputations(), 0);
+    }
+
+    /// In tests what is before a row is remembered every few rows.
+    #[test]
+    fn running_frames_go_on_from_what_is_remembered(epochs in histories(rows(), true), plan in running_plans()) {
+        let mut operator = operator(&plan);
+        let mut sum = check(&mut operator, &input(), &epochs, |input| reference(&plan, input));
+        add(&mut sum, step(&mut operator, &input(), &all_taken_back(&epochs), &mut Vec::new()));
+        prop_assert!(sum.is_empty());
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl Lower<'_> {
             JoinType::Full => self.join_as(join, JoinKind::Full),
             JoinType::LeftSemi => self.join_as(join, JoinKind::LeftSemi),
             JoinType::LeftAnti => self.join_as(join, JoinKind::LeftAnti),
+            // An inner join with a key of the left side, of which no column is wanted, becomes one.
+            JoinType::RightSemi => self.join_as(&mirrored(join, JoinType::LeftSemi), JoinKind::LeftSemi),
             JoinType::LeftMark if !join.null_aware => self.mark_join(join),
             _ => self.fallback(plan),
         }
@@ -181,6 +183,12 @@ impl Lower<'_> {
         let columns = self.rel_of(node)?.columns;
         Ok((node, columns, exprs))
     }
+}
+
+/// The join with its sides changed over.
+fn mirrored(join: &Join, join_type: JoinType) -> Join {
+    let on = join.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect();
+    Join { left: join.right.clone(), right: join.left.clone(), on, join_type, ..join.clone() }
 }
 
 /// One input of a join.

@@ -57,6 +57,7 @@ SELECT count(*) FROM TUMBLE(s, k, INTERVAL '1 minute') GROUP BY window_start
 SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1 month') GROUP BY window_start
 SELECT s.k, count(*) FROM s JOIN (SELECT k, count(*) AS c FROM t GROUP BY k) q ON s.k = q.k GROUP BY s.k
 SELECT t.id, t.k, count(*) FROM t JOIN s ON s.k = t.k GROUP BY t.id
+SELECT s.k, s.v FROM t JOIN s ON t.id = s.v WHERE t.d > 1
 SELECT count(DISTINCT k), count(DISTINCT v) FROM t
 SELECT CASE WHEN v > 0 THEN 10 / v END AS q, CAST(k AS BIGINT) AS n FROM t
 SELECT k, u FROM (SELECT k, upper(k) AS u, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM t) q WHERE n <= 3 AND u <> 'X'

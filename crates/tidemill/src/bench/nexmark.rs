@@ -5,10 +5,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 use serde_json::Value;
 
+use super::figures::{print, table, thousands};
 use super::process::mib;
 use super::queries::{self, Query};
 use super::query::Settings;
-use crate::{Failure, output};
+use crate::Failure;
 
 /// The Nexmark queries: speed, CPU and memory, or whether the answers are right.
 #[derive(clap::Args)]
@@ -64,11 +65,6 @@ pub fn nexmark(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-#[expect(clippy::print_stdout, reason = "the measurements are the command's output")]
-fn print(text: &str) {
-    print!("{text}");
-}
-
 fn child(query: &Query, settings: &Settings) -> Result<Value, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", "nexmark-query", query.name]).args(settings.to_arguments());
@@ -121,38 +117,4 @@ fn check_table(said: &[Value]) -> String {
         cells.map(Some).to_vec()
     };
     table(&["query", "answer", "rows", "SHA-256", "wall s"], said.iter().map(row).collect(), 2)
-}
-
-/// `texts` columns of text, then numbers.
-fn table(names: &[&str], rows: Vec<Vec<Option<String>>>, texts: usize) -> String {
-    let right = (0..names.len()).map(|i| i >= texts && !["SHA-256", "checksum"].contains(&names[i])).collect();
-    output::table(names.iter().map(ToString::to_string).collect(), rows, right)
-}
-
-/// A whole number with commas.
-fn thousands(number: f64) -> String {
-    if !number.is_finite() {
-        return "-".into();
-    }
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_commas() {
-        assert_eq!(thousands(1_234_567.2), "1,234,567");
-        assert_eq!(thousands(999.0), "999");
-        assert_eq!(thousands(f64::INFINITY), "-");
-    }
 }

@@ -15,6 +15,27 @@ pub fn cpu(pid: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
+/// CPU time of this process's threads that are there now and have such a name, to the nanosecond; zero without `/proc`.
+fn cpu_of_threads(named: impl Fn(&str) -> bool) -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = threads.filter(|path| read_to_string(path.join("comm")).is_ok_and(|name| named(name.trim_end())));
+    let nanos = named.filter_map(|path| {
+        let stat = read_to_string(path.join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// CPU time of the engine's own threads: the conductor and the workers.
+pub fn engine_cpu() -> Duration {
+    cpu_of_threads(|name| name == "conductor" || name.starts_with("timely:"))
+}
+
+/// CPU time of all threads of this process that are there now.
+pub fn own_cpu() -> Duration {
+    cpu_of_threads(|_| true)
+}
+
 /// Memory of a process in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
@@ -53,5 +74,12 @@ mod tests {
         let memory = memory(SELF);
         assert!(memory.now > 0 && memory.peak >= memory.now);
         assert!(cpu(SELF).is_some());
+        let named = std::thread::Builder::new().name("conductor".into());
+        let work = named.spawn(|| {
+            let begun = engine_cpu();
+            while engine_cpu() == begun {}
+        });
+        work.unwrap().join().unwrap();
+        assert!(own_cpu() > Duration::ZERO);
     }
 }

@@ -216,7 +216,8 @@ async fn answer(engine: &Engine) -> Result<RecordBatch, Failure> {
     Ok(delta.take(&each)?.rows)
 }
 
-async fn run(session: &mut Session, sql: &str) -> Result<(), Failure> {
+/// Runs statements.
+pub async fn run(session: &mut Session, sql: &str) -> Result<(), Failure> {
     for statement in parse(sql)? {
         if let Err(error) = session.execute(&statement, &[]).await {
             let report = crate::report::Report::new(&error, statement.offset).or_at(statement.offset);
