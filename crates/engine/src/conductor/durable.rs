@@ -110,7 +110,8 @@ impl Conductor {
 
     /// Begins a checkpoint with an epoch, if one is due; nothing is in flight then.
     pub(super) fn begin_checkpoint(&mut self, cut: &mut Cut) {
-        if !self.checkpoint_is_due() {
+        // It may have become due since this cut was allowed to begin, with epochs in flight: what they change is not published.
+        if !self.in_flight.is_empty() || !self.checkpoint_is_due() {
             return;
         }
         let mut directory = self.directory();
