@@ -113,11 +113,11 @@ mod tests {
     #[test]
     fn entries_stay_where_they_are() {
         let mut long: Long<u32> = (0..10).collect();
-        long.grow(3 * BLOCK + 5, 7);
+        long.grow(3 * BLOCK + 5, 70);
         long.push(8);
-        assert_eq!((long.len(), long[9], long[10], long[3 * BLOCK + 5]), (3 * BLOCK + 6, 9, 7, 8));
+        assert_eq!((long.len(), long[9], long[10], long[3 * BLOCK + 5]), (3 * BLOCK + 6, 9, 70, 8));
         long[BLOCK] = 1;
-        assert_eq!(long.iter().filter(|entry| **entry == 7).count(), 3 * BLOCK + 5 - 10 - 1);
+        assert_eq!(long.iter().filter(|entry| **entry == 70).count(), 3 * BLOCK + 5 - 10 - 1);
         let spare = long.bytes() - long.len() * 4;
         assert!(spare <= BLOCK * 4 + 4 * 24, "{spare} bytes to spare");
         assert!((0..3).collect::<Long<u32>>().bytes() < 200);
