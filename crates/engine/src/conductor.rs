@@ -13,6 +13,7 @@ mod publish;
 mod rebuild;
 mod recover;
 mod repair;
+mod restore;
 mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
