@@ -185,8 +185,20 @@ impl Hub {
         self.readers.retain(|_, list| !list.is_empty());
     }
 
+    /// Wants a step to be run even if no node has work: what goes out while packets come in leaves with it.
+    fn want(&mut self, at: Step) {
+        if !self.work.contains_key(&at) {
+            self.wanted.push(at);
+            self.work.insert(at, BTreeMap::new());
+        }
+    }
+
     fn next_work(&mut self, at: Step) -> Option<(RelationId, NodeId, Vec<Vec<Delta>>)> {
         let views = self.work.get_mut(&at)?;
+        if views.is_empty() {
+            self.work.remove(&at);
+            return None;
+        }
         let mut entry = views.first_entry()?;
         let view = *entry.key();
         let (node, inputs) = entry.get_mut().pop_first()?;
@@ -257,7 +269,10 @@ impl Hub {
                     self.add_work(Step::new(at.epoch, level), id, node, 0, None);
                 }
             }
-            Err(error) => self.report_failure(at, id, error.to_string()),
+            Err(error) => {
+                self.report_failure(at, id, error.to_string());
+                self.want(at);
+            }
         }
     }
 
@@ -296,6 +311,7 @@ impl Hub {
         for (view, reason) in failed {
             self.fail(at, view, format!("its state cannot be saved: {reason}"));
         }
+        self.want(at);
     }
 
     fn advance(&mut self, at: Step, begin: &Begin) {

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use play::Database;
+
 /// Processes that end with the test.
 struct Processes(Vec<Child>);
 
@@ -44,9 +46,15 @@ fn hosts(name: &str, ports: &[u16]) -> PathBuf {
     path
 }
 
-fn process(hosts: &Path, index: usize) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_tidemill"))
-        .args(["serve", "--in-memory", "--processes", "2", "--workers", "2", "--index", &index.to_string(), "--hosts"])
+fn process(hosts: &Path, index: usize, data: Option<&Path>) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.args(["serve", "--processes", "2", "--workers", "2", "--index", &index.to_string()]);
+    match data {
+        Some(folder) => command.args(["--checkpoint-every", "100ms", "--data"]).arg(folder),
+        None => command.arg("--in-memory"),
+    };
+    command
+        .arg("--hosts")
         .arg(hosts)
         .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
         .stdout(Stdio::piped())
@@ -86,10 +94,40 @@ fn terminate(child: &Child) {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_files_in_two_processes() {
     let hosts = hosts("processes.txt", &free_ports(2));
-    let mut processes = Processes((0..2).map(|index| process(&hosts, index)).collect());
+    let mut processes = Processes((0..2).map(|index| process(&hosts, index, None)).collect());
     let port = port(&mut processes.0[0]);
     wire::play_all(port).await;
     terminate(&processes.0[0]);
     assert!(ends(&mut processes.0[0]), "process 0 goes on after it was told to end");
     assert!(ends(&mut processes.0[1]), "process 1 goes on after process 0 has ended");
+}
+
+/// What the second process's workers remember is saved and given back too.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_come_back_with_what_they_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let hosts = hosts("kept.txt", &free_ports(2));
+        let mut processes = Processes((0..2).map(|index| process(&hosts, index, Some(folder.path()))).collect());
+        let mut wire = wire::Wire::connect(port(&mut processes.0[0])).await.expect("a session");
+        if round == 0 {
+            for sql in [
+                "CREATE TABLE t (k int, a int)",
+                "CREATE MATERIALIZED VIEW v AS SELECT k, sum(a) AS s, count(DISTINCT a) AS d FROM t GROUP BY k",
+                "CREATE MATERIALIZED VIEW j AS SELECT t.k, t.a, v.s FROM t JOIN v ON t.k = v.k",
+            ] {
+                wire.run(sql).await.unwrap();
+            }
+        }
+        let insert = "INSERT INTO t SELECT CAST(g % 50 AS int), CAST(g AS int) FROM generate_series(1, 500) AS x(g)";
+        for sql in [insert, "DELETE FROM t WHERE a % 7 = 3", "INSERT INTO t VALUES (1, 1), (2, 2), (30, 3)"] {
+            wire.run(sql).await.unwrap();
+            // Long enough for a checkpoint between two statements.
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        for view in ["v", "j"] {
+            let differs = wire.run(&format!("VERIFY MATERIALIZED VIEW {view}")).await.unwrap();
+            assert!(differs.is_empty(), "round {round}, {view}: {differs:?}");
+        }
+    }
 }
