@@ -137,8 +137,7 @@ impl Conductor {
     fn cut_requests(&mut self, cut: &mut Cut) {
         let limit = self.shared.config.max_epoch_rows as u64;
         while cut.rows < limit {
-            let structural =
-                matches!(self.queue.front(), Some(Request::Define(_) | Request::Drop { .. } | Request::Repair(_)));
+            let structural = self.next_is_structural();
             // A new view begins with the rows as of the epoch before: that one must be published, and rows that
             // go in with the view must come after it.
             if structural && (!self.in_flight.is_empty() || cut.rows > 0) {
@@ -234,7 +233,16 @@ impl Conductor {
         }
     }
 
+    /// Whether the next request has to wait for the epochs in flight.
+    fn next_is_structural(&self) -> bool {
+        matches!(self.queue.front(), Some(Request::Define(_) | Request::Drop { .. } | Request::Repair(_)))
+    }
+
     fn cut_sources(&mut self, cut: &mut Cut) {
+        // A source that always has rows would keep epochs in flight for ever, and so whoever waits for their end.
+        if self.stopping || self.next_is_structural() {
+            return;
+        }
         let limit = self.shared.config.max_epoch_rows as u64;
         let ids: Vec<RelationId> = self.sources.keys().copied().collect();
         for id in ids {
