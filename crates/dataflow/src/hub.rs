@@ -16,6 +16,7 @@ use tidemill_plan::{ColumnPath, NodeId, RelationId, Route};
 
 use crate::frame::{Begin, Command, Definition, Packet, ViewSpec};
 use crate::saving::Saved;
+use crate::schedule::Arrival;
 use crate::time::{Level, Step};
 use crate::view::{Consumer, View, Watermarks};
 use crate::{OperatorError, RowError, StateSize};
@@ -388,7 +389,7 @@ impl Hub {
         {
             inputs[0].append(&mut view.waiting[input]);
         }
-        if inputs.iter().all(Vec::is_empty) && !view.is_due(node, self.place.worker, at.epoch, &watermarks) {
+        if inputs.iter().all(Vec::is_empty) && !view.is_due(node, self.place.worker, at, &watermarks) {
             return;
         }
         if self.records {
@@ -396,9 +397,13 @@ impl Hub {
         }
         let mut errors = Vec::new();
         // A panic in an expression ends this view; the others' state was not touched.
-        let ran = catch_unwind(AssertUnwindSafe(|| view.run(node, at.epoch, &watermarks, &mut inputs, &mut errors)));
+        let ran = catch_unwind(AssertUnwindSafe(|| view.run(node, at, &watermarks, &mut inputs, &mut errors)));
+        let next = view.next_level(node).filter(|_| matches!(ran, Ok(Ok(_))));
         if !errors.is_empty() {
             self.report_errors(at, id, errors);
+        }
+        if let Some(level) = next {
+            self.add_work(Step::new(at.epoch, level), id, node, 0, None);
         }
         match ran {
             Ok(Ok(out)) => self.emit(at, id, node, out),
@@ -440,7 +445,11 @@ impl Hub {
     }
 
     fn route(&mut self, at: Step, view: RelationId, to: &Consumer, delta: &Delta) -> Result<(), OperatorError> {
-        let step = Step::new(at.epoch, to.level);
+        let level = match to.arrival {
+            Arrival::At(level) => level,
+            Arrival::After(levels) => at.level + levels,
+        };
+        let step = Step::new(at.epoch, level);
         match &to.route {
             Route::Local => self.add_work(step, view, to.node, to.port, Some(delta.clone())),
             Route::Gather => self.send(0, step, view, to, delta.clone()),

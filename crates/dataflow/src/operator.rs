@@ -29,6 +29,8 @@ impl From<arrow::error::ArrowError> for OperatorError {
 pub struct StepCx<'a> {
     /// Which epoch.
     pub epoch: Epoch,
+    /// Inside of a loop: which round of it. Else 0.
+    pub round: u64,
     /// The watermark as of this epoch: the least of the sources that the operator's input is made
     /// from. Never falls from step to step.
     pub watermark: Micros,
@@ -81,9 +83,9 @@ pub struct Entries {
 /// One operator on one worker.
 ///
 /// Deterministic: the sum of its output depends only on its state and the sum of its inputs, not on
-/// the order or the batching of rows inside an epoch. It is stepped at most once an epoch, with all
-/// of the epoch's input, and its output is the net change (a changed group gives at most one row
-/// taken back and one row added).
+/// the order or the batching of rows inside an epoch. It is stepped at most once an epoch (inside of a loop:
+/// once a round), with all of the epoch's input, and its output is the net change (a changed group gives at
+/// most one row taken back and one row added).
 pub trait Operator: Send {
     /// Takes one epoch's input, a list of deltas per input (maybe empty; they are the operator's to
     /// take), and gives what changes.
@@ -93,6 +95,11 @@ pub trait Operator: Send {
     /// windows to close, state to drop.
     fn due(&self, _watermark: Micros) -> bool {
         false
+    }
+
+    /// At the head of a loop: the next round that it has something to do in, whether or not rows come.
+    fn next_round(&self) -> Option<u64> {
+        None
     }
 
     /// Whether the operator must be stepped once when its view begins, even without rows: an

@@ -182,6 +182,15 @@ impl OrderedRows {
         Some(entry)
     }
 
+    /// Removes all entries but the first `count` and reports their rows.
+    pub(crate) fn keep_first(&mut self, count: usize, dead: &mut Vec<u32>) {
+        let mut surplus = self.pieces.iter().map(|piece| piece.len()).sum::<usize>().saturating_sub(count);
+        while surplus > 0 {
+            dead.extend(self.pop().map(|entry| entry.row));
+            surplus -= 1;
+        }
+    }
+
     /// Adds `new.weight` times the row; rows whose numbers are not needed any more go to `dead`.
     pub(crate) fn add(&mut self, new: Entry, with: Comparison<'_>, dead: &mut Vec<u32>) {
         self.total += new.weight;

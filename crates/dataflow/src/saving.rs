@@ -141,7 +141,7 @@ impl View {
         };
         saved.resize_with(parts, Vec::new);
         self.recorded[node].saved = saved.iter().flatten().map(Delta::len).sum();
-        operator.load(&mut StepCx { epoch, watermark, errors: &mut Vec::new() }, &mut saved)?;
+        operator.load(&mut StepCx { epoch, round: 0, watermark, errors: &mut Vec::new() }, &mut saved)?;
         Ok(true)
     }
 }

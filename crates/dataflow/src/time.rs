@@ -8,6 +8,19 @@ use timely::progress::timestamp::{PathSummary, Refines, Timestamp};
 /// What lies between two exchanges of an epoch.
 pub type Level = u64;
 
+/// Levels come in bands of so many: 2^32. Band 0 has the views without loops.
+const BAND: u32 = 32;
+
+/// The band of a level.
+pub(crate) fn band(level: Level) -> u64 {
+    level >> BAND
+}
+
+/// A band's first level.
+pub(crate) fn band_start(band: u64) -> Level {
+    band << BAND
+}
+
 /// A step of the loop. Partially ordered: a later epoch does not wait for an earlier one's later
 /// levels, so epochs overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,6 +35,13 @@ impl Step {
     /// The step at this epoch and level.
     pub fn new(epoch: Epoch, level: Level) -> Self {
         Step { epoch, level }
+    }
+
+    /// The steps up to which must be done before this one may run, besides those of its own epoch: in a loop, epochs do
+    /// not overlap.
+    pub(crate) fn waits_for(&self) -> Option<Step> {
+        let before = self.epoch.checked_sub(1).filter(|_| band(self.level) > 0)?;
+        Some(Step::new(before, band_start(band(self.level) + 1) - 1))
     }
 }
 

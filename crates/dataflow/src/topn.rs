@@ -2,7 +2,8 @@
 //!
 //! Input: one, any changes. Rule: a partition's rows stand in the order given, rows that compare equal there in
 //! the order of their columns' values (NULLs first); a row of multiplicity n takes n places. Places
-//! `offset..offset + limit` are the answer, with the place as a number if asked for. An epoch gives the net change
+//! `offset..offset + limit` are the answer, with the place as a number if asked for. With ties, rows that compare equal
+//! have one rank, the place of the first of them, and the answer is the rows of a rank up to `limit`. An epoch gives the net change
 //! of the answers of the partitions it touched, in the order in which they were touched.
 //!
 //! State: each partition's rows in order; of an append-only input only those up to the last place
@@ -32,6 +33,8 @@ pub struct TopN {
     partition: Vec<usize>,
     /// The places asked for.
     places: std::ops::Range<i64>,
+    /// Whether rows that compare equal stand or fall together.
+    ties: bool,
     number: Option<DataType>,
     append_only: bool,
     closes: Option<(Bound, TimeUnit)>,
@@ -85,6 +88,7 @@ impl TopN {
         Ok(TopN {
             partition: plan.partition.clone(),
             places: place(plan.offset)..place(plan.offset.saturating_add(plan.limit)),
+            ties: plan.ties,
             number: number_type(plan, &output_schema)?,
             append_only: plan.append_only,
             closes: closes.transpose()?,
@@ -150,17 +154,22 @@ impl TopN {
     fn add(&mut self, id: u32, entry: Entry) {
         let partition = &mut self.partitions[id as usize];
         let with = Comparison { order: &self.order, rows: &self.rows };
-        let full = self.append_only && partition.rows.total() >= self.places.end;
+        // With ties, what is not needed shows only when all rows of the epoch are there.
+        let forgets = self.append_only && !self.ties;
+        let full = forgets && partition.rows.total() >= self.places.end;
         if full && partition.rows.last().is_none_or(|last| with.compare(last, &entry).is_lt()) {
             return self.epoch.dead.push(entry.row);
         }
-        self.epoch.touch(id, partition, &self.places);
+        self.epoch.touch(id, partition, |rows, out| match self.ties {
+            true => window::ranked(rows, self.places.end, with, out),
+            false => window::visible(rows, &self.places, out),
+        });
         if full {
             // First the room, then the row: a top 1 never holds two rows and so stays in place.
             forget_last(&mut partition.rows, self.places.end - entry.weight, &mut self.epoch.dead);
         }
         partition.rows.add(entry, with, &mut self.epoch.dead);
-        if self.append_only {
+        if forgets {
             // A row of multiplicity n may push out several others.
             while forget_last(&mut partition.rows, self.places.end, &mut self.epoch.dead) {}
         }
@@ -169,16 +178,30 @@ impl TopN {
     /// The net change of the touched partitions' answers.
     fn changes(&mut self) -> Result<Option<Delta>, OperatorError> {
         let with = Comparison { order: &self.order, rows: &self.rows };
-        let EpochWork { touched, before, after, changes, .. } = &mut self.epoch;
+        let EpochWork { touched, before, after, changes, dead, .. } = &mut self.epoch;
         changes.clear();
         for Touched { partition, before: range } in touched.iter() {
-            let rows = &self.partitions[*partition as usize].rows;
+            let rows = &mut self.partitions[*partition as usize].rows;
             assert!(!rows.is_broken(), "a row was taken back that was not there");
             after.clear();
-            window::visible(rows, &self.places, after);
-            match self.number {
-                Some(_) => window::numbered(&before[range.clone()], after, with, changes),
-                None => window::unnumbered(&before[range.clone()], after, with, changes),
+            let before = &before[range.clone()];
+            match (&self.number, self.ties) {
+                (number, true) => {
+                    window::ranked(rows, self.places.end, with, after);
+                    let changed = if number.is_some() { window::reranked } else { window::unnumbered };
+                    changed(before, after, with, changes);
+                }
+                (Some(_), false) => {
+                    window::visible(rows, &self.places, after);
+                    window::numbered(before, after, with, changes);
+                }
+                (None, false) => {
+                    window::visible(rows, &self.places, after);
+                    window::unnumbered(before, after, with, changes);
+                }
+            }
+            if self.append_only && self.ties {
+                rows.keep_first(after.len(), dead);
             }
         }
         if changes.is_empty() {
@@ -236,11 +259,11 @@ impl TopN {
 impl EpochWork {
     /// Remembers the answer of a partition before it changes for the first time in the epoch.
     #[inline]
-    fn touch(&mut self, id: u32, partition: &mut Partition, places: &std::ops::Range<i64>) {
+    fn touch(&mut self, id: u32, partition: &mut Partition, answer: impl FnOnce(&OrderedRows, &mut Vec<Visible>)) {
         if !std::mem::replace(&mut partition.touched, true) {
             self.ordered -= partition.rows.bytes();
             let start = self.before.len();
-            window::visible(&partition.rows, places, &mut self.before);
+            answer(&partition.rows, &mut self.before);
             self.touched.push(Touched { partition: id, before: start..self.before.len() });
         }
     }

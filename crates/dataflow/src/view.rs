@@ -11,10 +11,11 @@ use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 
 use crate::frame::ViewSpec;
 use crate::saving::Recorded;
-use crate::time::Level;
+use crate::schedule::{Arrival, Schedule};
+use crate::time::{Level, Step};
 use crate::{
-    Aggregate, AsOf, CloseGate, FlatMap, Join, Keeps, Map, Operator, OperatorError, Over, Recompute, RowError, Session,
-    StateSize, StepCx, TopN, Union, Window,
+    Aggregate, AsOf, CloseGate, Fixpoint, FlatMap, Join, Keeps, Map, Operator, OperatorError, Over, Recompute,
+    Recursion, RowError, Session, StateSize, StepCx, TopN, Union, Window,
 };
 
 /// The watermarks of all sources as of one epoch.
@@ -32,7 +33,7 @@ pub(crate) struct View {
     /// Where each node's output goes.
     consumers: Vec<Vec<Consumer>>,
     /// When in an epoch each node runs.
-    levels: Vec<Level>,
+    schedule: Schedule,
     /// The sources with a watermark that each node's rows are made from.
     sources: Vec<Vec<RelationId>>,
     /// Its input begins with this epoch; what was before comes as history.
@@ -53,7 +54,7 @@ pub(crate) struct Consumer {
     pub(crate) node: NodeId,
     pub(crate) port: usize,
     pub(crate) route: Route,
-    pub(crate) level: Level,
+    pub(crate) arrival: Arrival,
 }
 
 impl View {
@@ -64,25 +65,26 @@ impl View {
         level_of: impl Fn(RelationId) -> Level,
     ) -> Result<View, OperatorError> {
         let nodes = &spec.dataflow.nodes;
-        let mut levels: Vec<Level> = Vec::with_capacity(nodes.len());
+        let schedule = Schedule::new(nodes, |input| level_of(spec.dataflow.inputs[input].relation));
         let mut sources: Vec<Vec<RelationId>> = Vec::with_capacity(nodes.len());
         let mut operators = Vec::with_capacity(nodes.len());
         let mut consumers: Vec<Vec<Consumer>> = vec![Vec::new(); nodes.len()];
         for (id, node) in nodes.iter().enumerate() {
-            let (level, made_from) = match &node.op {
-                Op::Input(i) => (level_of(spec.dataflow.inputs[*i].relation), spec.sources[*i].clone()),
+            let made_from = match &node.op {
+                Op::Input(i) => spec.sources[*i].clone(),
                 _ => {
-                    let after = |e: &tidemill_plan::Edge| levels[e.from] + u64::from(e.route != Route::Local);
-                    let mut all: Vec<_> = node.inputs.iter().flat_map(|e| sources[e.from].clone()).collect();
+                    // A loop's own rows, which come from a later node, are made from no other sources than what it reads.
+                    let inputs = node.inputs.iter().filter(|e| e.from < id);
+                    let mut all: Vec<_> = inputs.flat_map(|e| sources[e.from].clone()).collect();
                     all.sort_unstable();
                     all.dedup();
-                    (node.inputs.iter().map(after).max().unwrap_or(1), all)
+                    all
                 }
             };
             for (port, edge) in node.inputs.iter().enumerate() {
-                consumers[edge.from].push(Consumer { node: id, port, route: edge.route.clone(), level });
+                let arrival = schedule.arrival(edge.from, id);
+                consumers[edge.from].push(Consumer { node: id, port, route: edge.route.clone(), arrival });
             }
-            levels.push(level);
             sources.push(made_from);
             operators.push(operator(node, nodes)?);
         }
@@ -94,7 +96,7 @@ impl View {
             recorded,
             loading: Vec::new(),
             consumers,
-            levels,
+            schedule,
             sources,
             from,
             live_from: None,
@@ -105,16 +107,16 @@ impl View {
     }
 
     pub(crate) fn node_level(&self, node: NodeId) -> Level {
-        self.levels[node]
+        self.schedule.level(node)
     }
 
     /// The level at which its changes come out.
     pub(crate) fn output_level(&self) -> Level {
-        self.levels.last().copied().unwrap_or(1)
+        self.operators.len().checked_sub(1).map_or(1, |last| self.schedule.level(last))
     }
 
     pub(crate) fn is_output(&self, node: NodeId) -> bool {
-        node + 1 == self.levels.len()
+        node + 1 == self.operators.len()
     }
 
     pub(crate) fn consumers(&self, node: NodeId) -> &[Consumer] {
@@ -175,9 +177,16 @@ impl View {
     }
 
     /// Whether a node without rows has something to do.
-    pub(crate) fn is_due(&self, node: NodeId, worker: usize, epoch: Epoch, watermarks: &Watermarks) -> bool {
-        let watermark = self.watermark(node, epoch, watermarks);
-        self.starts(node, worker) || self.operators[node].as_ref().is_some_and(|op| op.due(watermark))
+    pub(crate) fn is_due(&self, node: NodeId, worker: usize, at: Step, watermarks: &Watermarks) -> bool {
+        let watermark = self.watermark(node, at.epoch, watermarks);
+        let goes_on = self.next_level(node).is_some_and(|level| level <= at.level);
+        self.starts(node, worker) || goes_on || self.operators[node].as_ref().is_some_and(|op| op.due(watermark))
+    }
+
+    /// At the head of a loop: when it has to go on, even without rows.
+    pub(crate) fn next_level(&self, node: NodeId) -> Option<Level> {
+        let round = self.operators[node].as_ref()?.next_round()?;
+        Some(self.schedule.level_of_round(node, round))
     }
 
     /// From now on the operators wait for their saved state.
@@ -202,14 +211,15 @@ impl View {
     pub(crate) fn run(
         &mut self,
         node: NodeId,
-        epoch: Epoch,
+        at: Step,
         watermarks: &Watermarks,
         inputs: &mut [Vec<Delta>],
         errors: &mut Vec<RowError>,
     ) -> Result<Vec<Delta>, OperatorError> {
+        let (epoch, round) = (at.epoch, self.schedule.round(node, at.level));
         let watermark = self.watermark(node, epoch, watermarks);
         match &mut self.operators[node] {
-            Some(operator) => operator.step(&mut StepCx { epoch, watermark, errors }, inputs),
+            Some(operator) => operator.step(&mut StepCx { epoch, round, watermark, errors }, inputs),
             None => Ok(std::mem::take(&mut inputs[0])),
         }
     }
@@ -300,6 +310,8 @@ pub(crate) fn operator(node: &Node, nodes: &[Node]) -> Result<Option<Box<dyn Ope
         Op::Union => Box::new(Union::new(&inputs, schema)?),
         Op::FlatMap(plan) => Box::new(FlatMap::new(plan, schema)),
         Op::Recompute(plan) => Box::new(Recompute::new(plan, &inputs, schema)?),
+        Op::Recursion(plan) => Box::new(Recursion::new(plan, schema)?),
+        Op::Fixpoint => Box::new(Fixpoint::new(&inputs[0], schema)?),
         Op::CloseGate(plan) => Box::new(CloseGate::new(plan, &inputs, schema)?),
     }))
 }

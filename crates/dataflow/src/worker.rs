@@ -288,7 +288,10 @@ impl Turn {
         let env = self.shared.env.clone();
         let enough = || env.monotonic_nanos() - start > ACTIVATION_NANOS;
         loop {
-            let complete = |step: &Step| !frontier.less_equal(&Step::new(step.epoch, step.level.saturating_sub(1)));
+            let complete = |step: &Step| {
+                let before = Step::new(step.epoch, step.level.saturating_sub(1));
+                !frontier.less_equal(&before) && !step.waits_for().is_some_and(|other| frontier.less_equal(&other))
+            };
             let Some(step) = self.held.keys().copied().find(complete) else { return false };
             let Some(capability) = self.held.remove(&step) else { return false };
             let finished = self.hub.run(step, enough);

@@ -31,6 +31,8 @@ mod play;
 mod query;
 #[path = "slt/random.rs"]
 mod random;
+#[path = "histories/recursion.rs"]
+mod recursion;
 #[path = "histories/replay.rs"]
 mod replay;
 #[path = "histories/rows.rs"]

@@ -40,6 +40,7 @@ const RECOMPUTED: &[&str] = &[
     "aggregate/arrays.slt",
     "aggregate/avg_decimal.slt",
     "aggregate/distinct_ordered.slt",
+    "aggregate/nothing_above.slt",
     "aggregate/ordered.slt",
     "compose/constants.slt",
     "compose/verify.slt",
@@ -52,6 +53,7 @@ const RECOMPUTED: &[&str] = &[
     "topn/offset.slt",
     "topn/ties.slt",
     "topn/whole_numbers.slt",
+    "recursion/constants.slt",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,12 +14,16 @@ use crate::{
 pub fn explain(dataflow: &Dataflow) -> Vec<String> {
     let mut lines = Vec::new();
     if !dataflow.nodes.is_empty() {
-        explain_node(dataflow, dataflow.nodes.len() - 1, 0, &mut lines);
+        explain_node(dataflow, dataflow.nodes.len() - 1, 0, &mut Vec::new(), &mut lines);
     }
     lines
 }
 
-fn explain_node(dataflow: &Dataflow, id: NodeId, depth: usize, lines: &mut Vec<String>) {
+fn explain_node(dataflow: &Dataflow, id: NodeId, depth: usize, loops: &mut Vec<NodeId>, lines: &mut Vec<String>) {
+    if loops.contains(&id) {
+        return lines.push(format!("{:indent$}Rows of the round before", "", indent = depth * 2));
+    }
+    loops.extend(matches!(dataflow.nodes[id].op, Op::Recursion(_)).then_some(id));
     let node = &dataflow.nodes[id];
     let mut line = format!("{:indent$}{}", "", describe(dataflow, node), indent = depth * 2);
     let kind = match &node.op {
@@ -36,14 +40,15 @@ fn explain_node(dataflow: &Dataflow, id: NodeId, depth: usize, lines: &mut Vec<S
     lines.push(line);
     for edge in &node.inputs {
         match &edge.route {
-            Route::Local => explain_node(dataflow, edge.from, depth + 1, lines),
+            Route::Local => explain_node(dataflow, edge.from, depth + 1, loops, lines),
             route => {
                 let indent = (depth + 1) * 2;
                 lines.push(format!("{:indent$}Exchange {}", "", route_name(dataflow, edge.from, route)));
-                explain_node(dataflow, edge.from, depth + 2, lines);
+                explain_node(dataflow, edge.from, depth + 2, loops, lines);
             }
         }
     }
+    loops.pop_if(|open| *open == id);
 }
 
 fn route_name(dataflow: &Dataflow, from: NodeId, route: &Route) -> String {
@@ -121,9 +126,10 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
             let on = if plan.left_keys.is_empty() { String::new() } else { format!(" on {left} = {right}") };
             format!("{kind}{on} by {} {sign} {}", times.0, times.1)
         }
-        Op::TopN(TopNPlan { partition, order, offset, limit, .. }) => {
+        Op::TopN(TopNPlan { partition, order, offset, limit, ties, .. }) => {
             let skip = if *offset > 0 { format!(" after {offset}") } else { String::new() };
-            format!("First {limit}{skip}{}", by_and_per(dataflow, input(0), order, partition))
+            let ties = if *ties { " with ties" } else { "" };
+            format!("First {limit}{skip}{ties}{}", by_and_per(dataflow, input(0), order, partition))
         }
         Op::Over(OverPlan { partition, order, calls, .. }) => {
             let calls: Vec<_> = calls.iter().map(|c| c.label.as_str()).collect();
@@ -135,6 +141,9 @@ fn describe(dataflow: &Dataflow, node: &Node) -> String {
             Some(keys) => format!("Recompute {} per {}", recompute.label, names(dataflow, input(0), keys)),
             None => format!("Recompute {}", recompute.label),
         },
+        Op::Recursion(plan) if plan.distinct => "Loop: rows of each round that are new".into(),
+        Op::Recursion(_) => "Loop: all rows of each round".into(),
+        Op::Fixpoint => "Rows of all rounds".into(),
         Op::CloseGate(gate) => format!("Hold until {} is final", names(dataflow, input(0), &[gate.closes.column])),
     }
 }
@@ -184,6 +193,8 @@ fn state(dataflow: &Dataflow, node: &Node) -> String {
         }
         Op::Over(o) => format!(", state: all rows, {}", until(0, &o.closes)),
         Op::Recompute(_) => ", state: all rows of its inputs, unbounded".into(),
+        Op::Recursion(plan) if plan.distinct => ", state: all rows and their rounds, unbounded".into(),
+        Op::Recursion(_) | Op::Fixpoint => String::new(),
         Op::CloseGate(g) => format!(", state: rows not yet final, {}", until(0, &Some(g.closes))),
     }
 }

@@ -18,7 +18,7 @@ pub use moments::Moments;
 pub use node::{
     AggregateCall, AggregateFunction, AggregatePlan, AsOfPlan, CloseGatePlan, ColumnPath, Dataflow, Edge, FlatMapPlan,
     Frame, FrameOffset, FrameUnits, Input, JoinKind, JoinPlan, MapPlan, Node, NodeId, Op, OrderBy, OverCall,
-    OverFunction, OverPlan, RecomputePlan, Route, SessionPlan, TopNPlan, WindowPlan,
+    OverFunction, OverPlan, RecomputePlan, RecursionPlan, Route, SessionPlan, TopNPlan, WindowPlan,
 };
 pub use scalar::{Expr, Recompute, Scalar, ScalarError};
 pub use time::Bound;

@@ -14,10 +14,10 @@ pub type NodeId = usize;
 
 /// A query as a graph of operators.
 ///
-/// Nodes are in topological order; the last one gives the answer.
+/// Nodes are in topological order, but for the edge that closes a loop; the last one gives the answer.
 #[derive(Clone, Debug)]
 pub struct Dataflow {
-    /// The nodes; a node's inputs have smaller numbers.
+    /// The nodes; a node's inputs have smaller numbers, except for the second input of an [`Op::Recursion`].
     pub nodes: Vec<Node>,
     /// The relations read, one entry per [`Op::Input`], which names it by its place here.
     pub inputs: Vec<Input>,
@@ -124,6 +124,11 @@ pub enum Op {
     FlatMap(FlatMapPlan),
     /// Whatever has no incremental rule: recompute the touched partitions and emit the difference.
     Recompute(RecomputePlan),
+    /// The head of a loop: the rows of each round, beside their round (Int64). Its inputs are the base rows, and what the
+    /// recursive term makes of its output, beside the round that was read: the only edge from a later node.
+    Recursion(RecursionPlan),
+    /// The way out of a loop: its head's rows without their round.
+    Fixpoint,
     /// Holds rows back until they are final.
     CloseGate(CloseGatePlan),
 }
@@ -140,6 +145,7 @@ impl Op {
             Op::Over(plan) => plan.closes.is_some() || plan.evicts.is_some(),
             Op::CloseGate(_) => true,
             Op::Input(_) | Op::Map(_) | Op::Window(_) | Op::Union | Op::FlatMap(_) | Op::Recompute(_) => false,
+            Op::Recursion(_) | Op::Fixpoint => false,
         }
     }
 
@@ -343,8 +349,9 @@ pub struct AsOfPlan {
 }
 
 /// Rows `offset..offset + limit` of each partition in the order given. Rows that compare equal are
-/// put in a fixed order that depends only on their content. Output: the input columns, then the row
-/// number (Int64 or UInt64 as the schema says, from 1) if `number`.
+/// put in a fixed order that depends only on their content. With `ties`: rows of a rank up to `limit`, so those that
+/// compare equal to the last one too. Output: the input columns, then the row number or the rank
+/// (Int64 or UInt64 as the schema says, from 1) if `number`.
 #[derive(Clone, Debug)]
 pub struct TopNPlan {
     /// The input columns that make the partition; none: one partition.
@@ -355,6 +362,8 @@ pub struct TopNPlan {
     pub offset: usize,
     /// How many rows to give.
     pub limit: usize,
+    /// Whether rows that compare equal stand or fall together, as their rank is the same. Needs an offset of 0.
+    pub ties: bool,
     /// Whether the row number is an output column.
     pub number: bool,
     /// Whether the input never takes a row back, so that rows beyond the limit can be forgotten.
@@ -507,6 +516,13 @@ pub struct RecomputePlan {
     pub query: Arc<dyn Recompute>,
     /// What it does, for people.
     pub label: String,
+}
+
+/// `WITH RECURSIVE`: a fixpoint.
+#[derive(Clone, Debug)]
+pub struct RecursionPlan {
+    /// `UNION` instead of `UNION ALL`: a row that was there in an earlier round is not there again.
+    pub distinct: bool,
 }
 
 /// Rows come out once they are final.

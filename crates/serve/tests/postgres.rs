@@ -25,6 +25,8 @@ mod partition;
 mod query;
 #[path = "../../engine/tests/slt/random.rs"]
 mod random;
+#[path = "../../engine/tests/histories/recursion.rs"]
+mod recursion;
 #[path = "../../engine/tests/histories/shrink.rs"]
 mod shrink;
 #[path = "../../engine/tests/histories/subquery.rs"]

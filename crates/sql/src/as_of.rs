@@ -23,12 +23,13 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature, UserDefinedLogicalNodeCore, Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    self, JoinConstraint, JoinOperator, TableFactor, TableVersion, TableWithJoins, VisitMut, VisitorMut,
+    self, JoinConstraint, JoinOperator, TableFactor, TableVersion, TableWithJoins, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::provider::external;
 use crate::statement::{fold, is_word};
+use crate::walk::{Flow, Stop, stop, walk_mut};
 use crate::{Catalog, Relation, SqlError, state};
 
 /// The function that marks the match condition.
@@ -104,10 +105,7 @@ fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
 /// Turns these joins into ones that DataFusion's planner takes.
 pub(crate) fn mark(query: &mut ast::Query, catalog: &dyn Catalog) -> Result<()> {
     let mut marker = Marker { catalog };
-    match query.visit(&mut marker) {
-        ControlFlow::Break(error) => Err(external(error)),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    walk_mut(query, &mut marker).map_err(external)
 }
 
 struct Marker<'a> {
@@ -115,13 +113,13 @@ struct Marker<'a> {
 }
 
 impl VisitorMut for Marker<'_> {
-    type Break = SqlError;
+    type Break = Stop;
 
-    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<SqlError> {
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> Flow {
         select.from.iter_mut().try_for_each(|from| self.joins(from))
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
         match factor {
             TableFactor::NestedJoin { table_with_joins, .. } => self.joins(table_with_joins),
             _ => ControlFlow::Continue(()),
@@ -130,10 +128,10 @@ impl VisitorMut for Marker<'_> {
 }
 
 impl Marker<'_> {
-    fn joins(&self, from: &mut TableWithJoins) -> ControlFlow<SqlError> {
+    fn joins(&self, from: &mut TableWithJoins) -> Flow {
         for join in &mut from.joins {
             if let Err(error) = self.join(join) {
-                return ControlFlow::Break(error);
+                return stop(error);
             }
         }
         ControlFlow::Continue(())

@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, TableFactor, Visitor};
 use tidemill_plan::RelationId;
 
 use crate::provider::{external, parse_definition};
+use crate::walk::{Flow, Stop, stop, walk};
 use crate::{Catalog, Relation, RelationKind, SqlError, state};
 
 /// How often relations may be read in all.
@@ -25,40 +26,37 @@ const MAX_GROUPING_SETS: usize = 4096;
 
 /// Refuses a query with lists that are too long: planning takes time with the square of their length.
 pub(crate) fn check_lists(query: &ast::Query) -> Result<(), SqlError> {
-    match query.visit(&mut Lists) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    walk(query, &mut Lists)
 }
 
 struct Lists;
 
-fn check_list(what: &str, length: usize) -> ControlFlow<SqlError> {
+fn check_list(what: &str, length: usize) -> Flow {
     if length <= MAX_COLUMNS {
         return ControlFlow::Continue(());
     }
     let message = format!("{what} has {length} expressions, more than the {MAX_COLUMNS} that are allowed");
-    ControlFlow::Break(SqlError::new(state::TOO_MANY_COLUMNS, message))
+    stop(SqlError::new(state::TOO_MANY_COLUMNS, message))
 }
 
 impl Visitor for Lists {
-    type Break = SqlError;
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<SqlError> {
+    fn pre_visit_query(&mut self, query: &ast::Query) -> Flow {
         match query.order_by.as_ref().map(|order| &order.kind) {
             Some(ast::OrderByKind::Expressions(keys)) => check_list("ORDER BY", keys.len()),
             _ => ControlFlow::Continue(()),
         }
     }
 
-    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<SqlError> {
+    fn pre_visit_select(&mut self, select: &ast::Select) -> Flow {
         check_list("SELECT", select.projection.len())?;
         let ast::GroupByExpr::Expressions(groups, _) = &select.group_by else { return ControlFlow::Continue(()) };
         check_list("GROUP BY", groups.len())?;
         let sets = groups.iter().map(grouping_sets).fold(1, usize::saturating_mul);
         if sets > MAX_GROUPING_SETS {
             let message = format!("too many grouping sets: at most {MAX_GROUPING_SETS} are allowed");
-            return ControlFlow::Break(SqlError::new(state::STATEMENT_TOO_COMPLEX, message));
+            return stop(SqlError::new(state::STATEMENT_TOO_COMPLEX, message));
         }
         ControlFlow::Continue(())
     }
@@ -79,7 +77,8 @@ fn grouping_sets(expr: &ast::Expr) -> usize {
 /// Refuses a query that reads too many relations.
 pub(crate) fn check_relations(catalog: &dyn Catalog, query: &ast::Query) -> Result<(), SqlError> {
     let mut weigher = Weigher { catalog, views: HashMap::new(), scope: Vec::new(), open: vec![Open::default()] };
-    let _ = query.visit(&mut weigher);
+    // It never stops.
+    let _ = walk(query, &mut weigher);
     let relations = weigher.open.first().map_or(0, |open| open.relations);
     if relations <= MAX_RELATIONS {
         return Ok(());
@@ -150,7 +149,7 @@ impl Weigher<'_> {
             parse_definition(&view.name, view.definition.as_deref().unwrap_or_default()).map_or(1, |query| {
                 let (scope, open) = (std::mem::take(&mut self.scope), std::mem::take(&mut self.open));
                 self.open.push(Open::default());
-                let _ = query.visit(self);
+                let _ = walk(&query, self);
                 let relations = self.open.first().map_or(1, |open| open.relations);
                 (self.scope, self.open) = (scope, open);
                 relations.max(1)
@@ -161,9 +160,9 @@ impl Weigher<'_> {
 }
 
 impl Visitor for Weigher<'_> {
-    type Break = ();
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &ast::Query) -> Flow {
         let is_next = |open: &Open| open.coming.last().is_some_and(|(at, _)| std::ptr::eq(*at, query));
         let name = self.open.last_mut().filter(|open| is_next(open)).and_then(|open| open.coming.pop());
         let with = query.with.iter().flat_map(|with| &with.cte_tables);
@@ -175,7 +174,7 @@ impl Visitor for Weigher<'_> {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, _: &ast::Query) -> Flow {
         let Some(open) = self.open.pop() else { return ControlFlow::Continue(()) };
         self.scope.truncate(open.scope);
         match open.name {
@@ -185,7 +184,7 @@ impl Visitor for Weigher<'_> {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
         // The table of a window function is an argument.
         if let TableFactor::Table { args: Some(args), .. } = factor {
             for arg in &args.args {
@@ -198,7 +197,7 @@ impl Visitor for Weigher<'_> {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_relation(&mut self, name: &ast::ObjectName) -> ControlFlow<()> {
+    fn pre_visit_relation(&mut self, name: &ast::ObjectName) -> Flow {
         let relations = self.weight(name);
         self.add(relations);
         ControlFlow::Continue(())

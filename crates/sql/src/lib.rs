@@ -19,6 +19,7 @@ mod error;
 mod error_map;
 mod exact;
 mod expansion;
+mod filters;
 mod functions;
 mod given;
 mod in_value;
@@ -47,6 +48,7 @@ mod ties;
 mod to_char;
 mod told_apart;
 mod view_query;
+mod walk;
 mod window;
 mod window_exec;
 

@@ -8,19 +8,17 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByKind, Query, Select,
-    SelectItem, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    SelectItem, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, Value, VisitorMut,
 };
 
 use crate::syntax::call;
+use crate::walk::{Flow, Stop, walk_mut};
 use crate::{Catalog, SqlError};
 
 /// Writes the joins of a statement out.
 pub(crate) fn write_out(statement: &mut Statement, catalog: &dyn Catalog) -> Result<(), SqlError> {
     let mut writer = Writer { catalog, named: Vec::new() };
-    match statement.visit(&mut writer) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    walk_mut(statement, &mut writer)
 }
 
 /// Columns by name, each with what it stands for.
@@ -33,9 +31,9 @@ struct Writer<'a> {
 }
 
 impl VisitorMut for Writer<'_> {
-    type Break = SqlError;
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
         let tables = query.with.iter().flat_map(|with| &with.cte_tables);
         let named = tables.map(|cte| (folded(&cte.alias.name), columns_of(&cte.query, Some(&cte.alias)))).collect();
         self.named.push(named);
@@ -47,17 +45,17 @@ impl VisitorMut for Writer<'_> {
         if let Some(order) = &mut query.order_by
             && let OrderByKind::Expressions(exprs) = &mut order.kind
         {
-            let _ = exprs.visit(&mut Replace { shared: &shared, depth: 0 });
+            let _ = walk_mut(exprs, &mut Replace { shared: &shared, depth: 0 });
         }
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<SqlError> {
+    fn post_visit_query(&mut self, _: &mut Query) -> Flow {
         self.named.pop();
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
+    fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
         self.select(select)?;
         ControlFlow::Continue(())
     }
@@ -65,7 +63,7 @@ impl VisitorMut for Writer<'_> {
 
 impl Writer<'_> {
     /// Writes out the joins of one `SELECT`; gives the shared columns.
-    fn select(&mut self, select: &mut Select) -> ControlFlow<SqlError, Columns> {
+    fn select(&mut self, select: &mut Select) -> ControlFlow<Stop, Columns> {
         let by_name = |join: &Join| {
             matches!(constraint(&join.join_operator), Some(JoinConstraint::Using(_) | JoinConstraint::Natural))
         };
@@ -79,7 +77,9 @@ impl Writer<'_> {
                 None if table.joins.iter().any(|join| by_name(join) && !keeps_left(&join.join_operator)) => {
                     let message =
                         "a right or full join by columns' names over columns that are not known is not supported";
-                    return ControlFlow::Break(SqlError::not_supported(message).hint("Write the join with ON."));
+                    return ControlFlow::Break(Box::new(
+                        SqlError::not_supported(message).hint("Write the join with ON."),
+                    ));
                 }
                 None => all = None,
             }
@@ -90,12 +90,12 @@ impl Writer<'_> {
         if select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
             let Some(all) = all else {
                 let message = "SELECT * over such a join and something whose columns are not known is not supported";
-                return ControlFlow::Break(SqlError::not_supported(message).hint("Name the columns."));
+                return ControlFlow::Break(Box::new(SqlError::not_supported(message).hint("Name the columns.")));
             };
             spell_out(&mut select.projection, &all);
         }
         name_shared(&mut select.projection, &shared);
-        let _ = select.visit(&mut Replace { shared: &shared, depth: 0 });
+        let _ = walk_mut(select, &mut Replace { shared: &shared, depth: 0 });
         ControlFlow::Continue(shared)
     }
 
@@ -186,19 +186,19 @@ struct Replace<'a> {
 }
 
 impl VisitorMut for Replace<'_> {
-    type Break = ();
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, _: &mut Query) -> Flow {
         self.depth += 1;
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, _: &mut Query) -> Flow {
         self.depth -= 1;
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         if let Expr::Identifier(ident) = expr
             && self.depth == 0
             && let Some(column) = find(self.shared, &folded(ident))

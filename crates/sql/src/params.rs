@@ -4,7 +4,6 @@
 //! expression, and planning sees no difference from a statement without parameters.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
@@ -13,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{self, CastKind, Expr, Value, VisitMut};
 
 use crate::assign::{assign, value_text};
 use crate::sql_type::{arrow_type, cast_type, output_type};
+use crate::walk::walk_expressions;
 use crate::{Catalog, Param, Planner, SqlError, state};
 
 /// The most parameters that the wire protocol can send.
@@ -29,22 +29,10 @@ pub(crate) fn placeholder(expr: &Expr) -> Option<Result<usize, SqlError>> {
     })
 }
 
-/// Calls a function for each expression, inner ones first.
-fn visit<T: VisitMut>(node: &mut T, mut each: impl FnMut(&mut Expr) -> Result<(), SqlError>) -> Result<(), SqlError> {
-    let flow = ast::visit_expressions_mut(node, |expr| match each(expr) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => ControlFlow::Break(error),
-    });
-    match flow {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
-}
-
 /// How many parameters there are: the highest number.
 pub(crate) fn count<T: VisitMut + Clone>(node: &T) -> Result<usize, SqlError> {
     let mut highest = 0;
-    visit(&mut node.clone(), |expr| {
+    walk_expressions(&mut node.clone(), |expr| {
         if let Some(number) = placeholder(expr) {
             highest = highest.max(number?);
         }
@@ -98,7 +86,7 @@ fn hinted(query: &ast::Query, count: usize) -> Result<Vec<Option<DataType>>, Sql
             hint(&mut hints, expr, || Some(DataType::Int64))?;
         }
     }
-    visit(&mut query, |expr| match expr {
+    walk_expressions(&mut query, |expr| match expr {
         Expr::Cast { expr, data_type, .. } => hint(&mut hints, expr, || arrow_type(data_type).ok()),
         _ => Ok(()),
     })?;
@@ -145,7 +133,7 @@ pub(crate) fn with_nulls(query: &ast::Query, types: &[DataType]) -> Result<ast::
 /// Puts values in place of all parameters. Those without a type keep the value's, or are text.
 pub(crate) fn put<T: VisitMut>(node: &mut T, types: &[Option<DataType>], values: &[Param]) -> Result<(), SqlError> {
     let mut made: HashMap<usize, Expr> = HashMap::new();
-    visit(node, |expr| {
+    walk_expressions(node, |expr| {
         let Some(number) = placeholder(expr) else { return Ok(()) };
         let number = number?;
         if let Some(known) = made.get(&number) {

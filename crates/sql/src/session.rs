@@ -14,6 +14,7 @@ use crate::bounded::BoundedGrowth;
 use crate::casts::Casts;
 use crate::cross_join::SafeCrossJoins;
 use crate::exact;
+use crate::filters::SafeFilters;
 use crate::functions;
 use crate::given::BatchPlanner;
 use crate::in_value::InAsValue;
@@ -78,11 +79,12 @@ fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + 
     rules
 }
 
-/// DataFusion's rules, with one made safe.
+/// DataFusion's rules, with some made safe.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let safe = SafeCrossJoins::default();
+    let safe: [Arc<dyn OptimizerRule + Send + Sync>; 2] =
+        [Arc::new(SafeCrossJoins::default()), Arc::new(SafeFilters::default())];
     let rules = Optimizer::new().rules.into_iter();
-    rules.map(|rule| if rule.name() == safe.name() { Arc::new(SafeCrossJoins::default()) } else { rule }).collect()
+    rules.map(|rule| safe.iter().find(|own| own.name() == rule.name()).cloned().unwrap_or(rule)).collect()
 }
 
 fn config() -> SessionConfig {

@@ -1,6 +1,7 @@
 //! Syntax of PostgreSQL that DataFusion's planner knows in another form only, or with another meaning.
 
 mod aggregates;
+mod outputs;
 mod rows;
 mod tables;
 
@@ -13,24 +14,26 @@ use datafusion::sql::sqlparser::ast::{
 
 pub(crate) use self::tables::rewrite as rewrite_tables;
 use crate::functions::parse_interval;
+use crate::walk::{Flow, Stop, walk_mut};
 
 /// The same statement or expression, as DataFusion wants it.
 pub(crate) fn for_planning<T: VisitMut>(mut tree: T) -> T {
-    let _ = tree.visit(&mut Rewriter);
+    // It never stops.
+    let _ = walk_mut(&mut tree, &mut Rewriter);
     tree
 }
 
 struct Rewriter;
 
 impl VisitorMut for Rewriter {
-    type Break = ();
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
         fetch_as_limit(query);
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         rewrite(expr);
         ControlFlow::Continue(())
     }

@@ -5,7 +5,6 @@
 //! has the type as an argument, and does nothing; the optimiser takes it away.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
@@ -15,20 +14,23 @@ use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
-use datafusion::sql::sqlparser::ast::{self, VisitMut, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{self, VisitMut};
+
+use crate::walk::walk_expressions;
 
 /// The function's name.
 pub(crate) const TOLD_APART: &str = "__cast";
 
 /// Puts all casts of a statement into the function.
 pub(crate) fn tell_casts_apart<T: VisitMut>(tree: &mut T) {
-    let _: ControlFlow<()> = visit_expressions_mut(tree, |expr| {
+    // It never stops.
+    let _ = walk_expressions(tree, |expr| {
         if let ast::Expr::Cast { data_type, .. } = expr {
             let text = ast::Expr::value(ast::Value::SingleQuotedString(data_type.to_string()));
             let cast = std::mem::replace(expr, ast::Expr::value(ast::Value::Null));
             *expr = crate::syntax::call(TOLD_APART, vec![cast, text]);
         }
-        ControlFlow::Continue(())
+        Ok(())
     });
 }
 

@@ -362,7 +362,9 @@ fn whatever_has_no_rule_is_computed_as_a_whole() {
     let world = World::new(SMALL);
     let values = recomputed(&world.plan("VALUES (1, 'a'), (2, 'b')"));
     assert_eq!(text(&values.compute(&[]).expect("an answer")), ["1 a", "2 b"]);
-    let sql = "WITH RECURSIVE n AS (SELECT v FROM t UNION ALL SELECT v + 1 FROM n WHERE v < 3) SELECT v FROM n";
+    // Not linear: it counts the rows of the round before.
+    let sql =
+        "WITH RECURSIVE n AS (SELECT v FROM t UNION ALL SELECT max(v) + 1 FROM n HAVING max(v) < 3) SELECT v FROM n";
     let rows = RecordBatch::try_from_iter([column("v", Int64Array::from(vec![1]))]).expect("rows");
     let answer = recomputed(&world.plan(sql)).compute(&[rows]).expect("an answer");
     assert_eq!(text(&answer), ["1", "2", "3"]);

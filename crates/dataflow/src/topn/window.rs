@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::ordered_rows::{Comparison, Entry, OrderedRows};
 
-/// A row in the answer and the places it takes there.
+/// A row in the answer and the places it takes there; peers take the same ones where they have one rank.
 #[derive(Clone, Copy)]
 pub(super) struct Visible {
     entry: Entry,
@@ -17,7 +17,7 @@ pub(super) struct Visible {
 pub(super) struct Change {
     pub(super) row: u32,
     pub(super) weight: i64,
-    /// Its row number, where numbers are part of the answer.
+    /// Its row number or rank, where numbers are part of the answer.
     pub(super) number: i64,
 }
 
@@ -38,6 +38,47 @@ pub(super) fn visible(rows: &OrderedRows, places: &Range<i64>, out: &mut Vec<Vis
             break;
         }
         place = next;
+    }
+}
+
+/// Appends the rows of a rank up to `last`, each at the places from its rank on.
+pub(super) fn ranked(rows: &OrderedRows, last: i64, with: Comparison<'_>, out: &mut Vec<Visible>) {
+    let (mut place, mut rank): (i64, Option<(Entry, i64)>) = (0, None);
+    for entry in rows.iter() {
+        let from = match rank {
+            Some((peer, from)) if with.are_peers(&peer, entry) => from,
+            _ => place,
+        };
+        if from >= last {
+            break;
+        }
+        rank = Some((*entry, from));
+        out.push(Visible { entry: *entry, from, to: from + entry.weight });
+        place += entry.weight;
+    }
+}
+
+/// Rows whose multiplicity or rank in the answer changed. Both sides are in order, so this is a merge.
+pub(super) fn reranked(before: &[Visible], after: &[Visible], with: Comparison<'_>, out: &mut Changes) {
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let ordering = match (before.peek(), after.peek()) {
+            (Some(old), Some(new)) => with.compare(&old.entry, &new.entry),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let change =
+            |v: &Visible, sign: i64| Change { row: v.entry.row, weight: sign * (v.to - v.from), number: v.from + 1 };
+        let old = before.next_if(|_| ordering.is_le());
+        let new = after.next_if(|_| ordering.is_ge());
+        match (old, new) {
+            (Some(old), Some(new)) if old.from == new.from => {
+                let weight = (new.to - new.from) - (old.to - old.from);
+                out.extend((weight != 0).then(|| Change { weight, ..change(new, 1) }));
+            }
+            (old, new) => out.extend(old.map(|v| change(v, -1)).into_iter().chain(new.map(|v| change(v, 1)))),
+        }
     }
 }
 

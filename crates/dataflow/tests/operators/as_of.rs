@@ -71,7 +71,7 @@ fn step(operator: &mut AsOf, left: &[Vec<(Row, i64)>], right: &[Vec<(Row, i64)>]
     let schema = side();
     let deltas = |batches: &[Vec<(Row, i64)>]| batches.iter().map(|rows| delta(&schema, rows)).collect::<Vec<_>>();
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 0, watermark, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark, errors: &mut errors };
     let out = operator.step(&mut cx, &mut [deltas(left), deltas(right)]).expect("the operator goes on");
     let rows: Vec<_> = out.iter().flat_map(rows_of).collect();
     let mut listed: Vec<_> = rows.iter().map(|(row, _)| row).collect();

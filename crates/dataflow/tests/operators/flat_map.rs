@@ -53,7 +53,7 @@ proptest! {
         let mut operator = FlatMap::new(&plan, input());
         for epoch in &epochs {
             let mut errors: Vec<RowError> = Vec::new();
-            let mut cx = StepCx { epoch: 0, watermark: 0, errors: &mut errors };
+            let mut cx = StepCx { epoch: 0, round: 0, watermark: 0, errors: &mut errors };
             let deltas = epoch.batches.iter().map(|rows| delta(&input(), rows)).collect();
             let out = operator.step(&mut cx, &mut [deltas]).expect("it goes on");
             let mut sum = Bag::new();

@@ -108,7 +108,7 @@ pub fn step(
     errors: &mut Vec<RowError>,
 ) -> Vec<(Row, i64)> {
     let deltas = epoch.batches.iter().map(|rows| delta(schema, rows)).collect();
-    let mut cx = StepCx { epoch: 0, watermark: epoch.watermark, errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark: epoch.watermark, errors };
     let out = operator.step(&mut cx, &mut [deltas]).expect("the operator goes on");
     let rows: Vec<(Row, i64)> = out.iter().flat_map(rows_of).collect();
     let mut sorted: Vec<&Row> = rows.iter().map(|(row, _)| row).collect();

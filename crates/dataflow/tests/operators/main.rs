@@ -8,6 +8,7 @@ mod flat_map;
 mod history;
 mod over;
 mod recompute;
+mod recursion;
 mod saved_groups;
 mod saved_rows;
 mod saving;

@@ -326,7 +326,7 @@ fn sums_out_of_range_are_reported() {
     let mut operator = operator(&plan(vec![call(OverFunction::Sum, rows_frame(-1, 0), false)]));
     let mut run = |rows: Vec<(Row, i64)>| {
         let mut errors: Vec<RowError> = Vec::new();
-        let mut cx = StepCx { epoch: 0, watermark: NO_WATERMARK, errors: &mut errors };
+        let mut cx = StepCx { epoch: 0, round: 0, watermark: NO_WATERMARK, errors: &mut errors };
         let out = operator.step(&mut cx, &mut [vec![delta(&input(), &rows)]]).expect("it goes on");
         let mut bag = Bag::new();
         add(&mut bag, out.iter().flat_map(crate::history::rows_of));

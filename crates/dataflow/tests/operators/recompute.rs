@@ -93,7 +93,7 @@ proptest! {
         for (a, b) in left.iter().zip(&right) {
             let deltas = |e: &Epoch| e.batches.iter().map(|rows| delta(&input(), rows)).collect::<Vec<_>>();
             let mut errors = Vec::new();
-            let mut cx = StepCx { epoch: 0, watermark: NO_WATERMARK, errors: &mut errors };
+            let mut cx = StepCx { epoch: 0, round: 0, watermark: NO_WATERMARK, errors: &mut errors };
             let out = operator.step(&mut cx, &mut [deltas(a), deltas(b)]).expect("goes on");
             add(&mut output, out.iter().flat_map(rows_of));
             add(&mut sum, a.batches.iter().chain(&b.batches).flatten().cloned());

@@ -243,7 +243,7 @@ fn row(k: i64, t: i64, v: i64) -> Row {
 
 fn feed(operator: &mut dyn Operator, rows: &[(Row, i64)], watermark: i64) {
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 0, watermark, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark, errors: &mut errors };
     operator.step(&mut cx, &mut [vec![make_delta(0, rows)]]).expect("goes on");
 }
 
@@ -326,7 +326,7 @@ fn the_only_group_is_there_again() {
     let mut loaded = aggregate(&AggregatePlan { keys: vec![], ..three_kinds() });
     let mut saved: Vec<_> = entries.into_iter().map(|e| vec![Delta::inserts(e.rows)]).collect();
     let mut errors = Vec::new();
-    loaded.load(&mut StepCx { epoch: 0, watermark: 0, errors: &mut errors }, &mut saved).expect("loads");
+    loaded.load(&mut StepCx { epoch: 0, round: 0, watermark: 0, errors: &mut errors }, &mut saved).expect("loads");
     assert!(!loaded.wants_start());
 }
 
@@ -342,7 +342,7 @@ fn sums_are_saved_whole_and_other_state_is_refused() {
     let widest = Delta::inserts(batch(schema(&[("d", widest.data_type().clone())]), vec![widest], 2));
     assert_eq!(through_bytes(&widest).rows, widest.rows, "sums may have all bits that there are");
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 0, watermark: NO_WATERMARK, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark: NO_WATERMARK, errors: &mut errors };
     let mut loaded = aggregate(&plan(AggregateFunction::Sum, DataType::Int64));
     loaded.load(&mut cx, &mut saved()).expect("loads");
     assert_eq!(loaded.entries(true).expect("saves")[0].rows, entries[0].rows);

@@ -61,7 +61,9 @@ proptest! {
         let closes = by_time.then_some(Bound { column: 1, offset: 3 });
         let mut keys = if partition { vec![0] } else { vec![] };
         keys.extend(by_time.then_some(1));
-        let plan = TopNPlan { partition: keys.clone(), order: vec![by(2, true)], offset, limit, number, append_only, closes };
+        let ties = offset == 0 && limit != 2;
+        let order = vec![by(2, true)];
+        let plan = TopNPlan { partition: keys.clone(), order, offset, limit, ties, number, append_only, closes };
         let mut columns = vec![("k", DataType::Int64), ("t", TIME), ("v", DataType::Int64), ("s", DataType::Utf8)];
         columns.extend(number.then_some(("n", DataType::Int64)));
         let make = || Box::new(TopN::new(&plan, &[input()], schema(&columns)).expect("a good plan")) as Box<dyn Operator>;
@@ -257,7 +259,7 @@ fn what_has_matched_stays_matched() {
     let row = |t: i64, v: i64| delta(&input(), &[(vec![int(1), int(t), int(v), Value::Null], 1)]);
     let mut errors = Vec::new();
     let mut join = make();
-    let mut cx = StepCx { epoch: 0, watermark: NO_WATERMARK, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark: NO_WATERMARK, errors: &mut errors };
     join.step(&mut cx, &mut [vec![row(1, 10)], vec![row(1, 20)]]).expect("goes on");
     cx.watermark = 5;
     join.step(&mut cx, &mut [vec![], vec![]]).expect("goes on");
@@ -286,7 +288,7 @@ fn loaded_rows_are_dropped_in_parts() {
     let mut join = Join::new(&plan, [&input(), &input()], output).expect("a good plan");
     let rows: Vec<(Row, i64)> = (0..100_000).map(|t| (vec![int(t % 7), int(t), int(t), Value::Null], 1)).collect();
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 0, watermark: 50_000, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark: 50_000, errors: &mut errors };
     join.load(&mut cx, &mut [vec![delta(&input(), &rows)], vec![]]).expect("loads");
     let left = join.state().rows;
     assert!((50_000..60_000).contains(&left), "{left} rows are left");
@@ -310,7 +312,7 @@ fn rows_without_a_time_stay() {
     let timeless = vec![int(1), int(None), int(7), Value::Null];
     let rows = [(vec![int(1), int(1), int(5), Value::Null], 1), (timeless.clone(), 1)];
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 0, watermark: 5, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark: 5, errors: &mut errors };
     join.step(&mut cx, &mut [vec![delta(&input(), &rows)], vec![]]).expect("goes on");
     assert_eq!(join.state().rows, 1);
     let out = join.step(&mut cx, &mut [vec![delta(&input(), &[(timeless, -1)])], vec![]]).expect("goes on");

@@ -191,7 +191,7 @@ impl<'a> Fleet<'a> {
             if inputs.iter().all(Vec::is_empty) && !worker.due(watermark) && !(i == 0 && worker.wants_start()) {
                 continue;
             }
-            let mut cx = StepCx { epoch: 0, watermark, errors: &mut errors };
+            let mut cx = StepCx { epoch: 0, round: 0, watermark, errors: &mut errors };
             worker.step(&mut cx, inputs).expect("the operator goes on").iter().for_each(|delta| count(delta, &mut out));
         }
         (out, texts(errors))
@@ -261,7 +261,7 @@ impl<'a> Fleet<'a> {
         }
         self.workers = (0..workers).map(|_| (self.case.make)()).collect();
         for (worker, saved) in self.workers.iter_mut().zip(&mut saved) {
-            let mut cx = StepCx { epoch: 0, watermark: self.watermark, errors: &mut Vec::new() };
+            let mut cx = StepCx { epoch: 0, round: 0, watermark: self.watermark, errors: &mut Vec::new() };
             worker.load(&mut cx, saved).expect("what was saved can be loaded");
         }
     }

@@ -22,6 +22,7 @@ fn plan(partition: bool, by_text: bool, offset: usize, limit: usize, number: boo
         order: if by_text { vec![text] } else { vec![value] },
         offset,
         limit,
+        ties: false,
         number,
         append_only,
         closes: None,
@@ -51,7 +52,15 @@ fn reference(plan: &TopNPlan, input: &Bag) -> Bag {
     let mut out = Bag::new();
     for mut rows in partitions.into_values() {
         rows.sort_by_key(|row| sort_key(row, by_text));
-        let numbered = rows.into_iter().zip(1..).skip(plan.offset).take(plan.limit);
+        let peers = |a: &Row, b: &Row| a[plan.order[0].column] == b[plan.order[0].column];
+        let number = |i: usize| match plan.ties {
+            true => 1 + rows.iter().position(|row| peers(row, &rows[i])).expect("the row itself") as i64,
+            false => 1 + i as i64,
+        };
+        let last = i64::try_from(plan.offset.saturating_add(plan.limit)).unwrap_or(i64::MAX);
+        let places = plan.offset as i64 + 1..=last;
+        let numbers: Vec<i64> = (0..rows.len()).map(number).collect();
+        let numbered = rows.into_iter().zip(numbers).filter(|(_, n)| places.contains(n));
         add(
             &mut out,
             numbered.map(|(mut row, n)| {
@@ -106,6 +115,29 @@ proptest! {
     }
 
     #[test]
+    fn ranks_equal_sorting_anew(
+        (append_only, epochs) in any::<bool>().prop_flat_map(|a| (Just(a), histories(rows(), !a))),
+        (partition, by_text, number) in any::<(bool, bool, bool)>(),
+        limit in prop_oneof![1..5usize, Just(i64::MAX as usize)],
+    ) {
+        let epochs = if append_only { without_retractions(epochs) } else { epochs };
+        let plan = TopNPlan { ties: true, ..plan(partition, by_text, 0, limit, number, append_only) };
+        let mut operator = operator(&plan);
+        let output = check(&mut operator, &input(), &epochs, |input| reference(&plan, input));
+        if append_only {
+            let mut answer: Vec<Row> = output.keys().cloned().collect();
+            answer.iter_mut().for_each(|row| row.truncate(3));
+            prop_assert_eq!(operator.state().rows, answer.len(), "only rows of the answer are kept");
+        } else {
+            let rest = step(&mut operator, &input(), &all_taken_back(&epochs), &mut Vec::new());
+            let mut sum = output;
+            add(&mut sum, rest);
+            prop_assert!(sum.is_empty());
+            prop_assert_eq!(operator.state().rows, 0);
+        }
+    }
+
+    #[test]
     fn batching_does_not_matter(epochs in histories(rows(), true), number in any::<bool>()) {
         let plan = plan(true, false, 1, 2, number, false);
         let (mut one, mut other) = (operator(&plan), operator(&plan));
@@ -152,7 +184,16 @@ fn final_partitions_are_forgotten() {
     let schema = crate::history::schema(&[("w", TIME), ("v", DataType::Int64)]);
     let order = vec![OrderBy { column: 1, options: SortOptions::default() }];
     let closes = Some(Bound { column: 0, offset: 0 });
-    let plan = TopNPlan { partition: vec![0], order, offset: 0, limit: 2, number: false, append_only: true, closes };
+    let plan = TopNPlan {
+        partition: vec![0],
+        order,
+        offset: 0,
+        limit: 2,
+        ties: false,
+        number: false,
+        append_only: true,
+        closes,
+    };
     let mut operator = TopN::new(&plan, &[schema.clone()], schema.clone()).expect("a good plan");
     let rows = (0..10).map(|i| (vec![int(i / 2 * 10), int(i)], 1)).collect();
     let out = step(&mut operator, &schema, &Epoch { batches: vec![rows], watermark: 5 }, &mut Vec::new());

@@ -74,7 +74,7 @@ proptest! {
 fn without_times(window: &mut Window, epoch: &Epoch) -> (Bag, usize) {
     let deltas = epoch.batches.iter().map(|rows| crate::history::delta(&input(), rows)).collect();
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 0, watermark: epoch.watermark, errors: &mut errors };
+    let mut cx = StepCx { epoch: 0, round: 0, watermark: epoch.watermark, errors: &mut errors };
     let out = window.step(&mut cx, &mut [deltas]).expect("goes on");
     let mut bag = Bag::new();
     add(&mut bag, out.iter().flat_map(crate::history::rows_of).map(|(row, n)| (row[1..].to_vec(), n)));
@@ -115,7 +115,7 @@ fn one_column(unit: TimeUnit, column: ArrayRef) -> (Window, Delta) {
 
 fn run(window: &mut Window, delta: Delta) -> Delta {
     let mut errors = Vec::new();
-    let mut cx = StepCx { epoch: 1, watermark: NO_WATERMARK, errors: &mut errors };
+    let mut cx = StepCx { epoch: 1, round: 0, watermark: NO_WATERMARK, errors: &mut errors };
     window.step(&mut cx, &mut [vec![delta]]).expect("goes on").remove(0)
 }
 

@@ -57,7 +57,7 @@ impl Maker<'_> {
 
     /// A query.
     pub fn query(&mut self, depth: usize) -> Query {
-        match self.random.below(15) {
+        match self.random.below(16) {
             0..3 => self.select(depth, "", None),
             3..6 => self.aggregate(depth),
             6 => self.grouping_sets(depth),
@@ -66,6 +66,7 @@ impl Maker<'_> {
             10 => self.top(depth),
             11 => self.distinct_on(depth),
             12 | 13 => self.over(depth),
+            14 => self.recursive(),
             _ if depth > 0 => self.with(depth - 1),
             _ => self.aggregate(depth),
         }

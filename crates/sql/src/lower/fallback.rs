@@ -17,9 +17,6 @@ use crate::scalar::storage_type;
 impl Lower<'_> {
     /// A plan node by recomputation.
     pub(super) fn fallback(&mut self, plan: &LogicalPlan) -> Result<Rel> {
-        if matches!(plan, LogicalPlan::RecursiveQuery(_)) {
-            return self.recompute_scans(plan);
-        }
         let children: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
         let mut inputs = Vec::new();
         for child in &children {
@@ -110,7 +107,7 @@ impl Lower<'_> {
     }
 
     /// Recomputes a plan as a whole over the relations it scans.
-    fn recompute_scans(&mut self, plan: &LogicalPlan) -> Result<Rel> {
+    pub(super) fn recompute_scans(&mut self, plan: &LogicalPlan) -> Result<Rel> {
         let (mut inputs, mut schemas) = (Vec::new(), Vec::new());
         let over_given = plan.clone().transform_up(|plan| match &plan {
             LogicalPlan::TableScan(scan) if scan.source.is::<crate::provider::RelationSource>() => {

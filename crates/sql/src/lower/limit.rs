@@ -70,7 +70,8 @@ impl Lower<'_> {
         let fields = self.nodes[node].schema.fields();
         let columns = unique_columns(fields.iter().map(|f| (f.name().as_str(), f.data_type().clone())))?;
         let partition = Vec::new();
-        let top = TopNPlan { partition, order, offset, limit, number: false, append_only: false, closes: None };
+        let top =
+            TopNPlan { partition, order, offset, limit, ties: false, number: false, append_only: false, closes: None };
         let node = self.top_node(node, top, &columns)?;
         let mut rel = self.rel_of(node)?;
         rel.exprs =

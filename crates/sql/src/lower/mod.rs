@@ -16,6 +16,7 @@ mod notices;
 mod optimize;
 mod over;
 mod panes;
+mod recursion;
 mod rel;
 mod scan;
 mod session;
@@ -38,6 +39,7 @@ use tidemill_plan::{Bound, Dataflow, Edge, Expr as Output, Input, MapPlan, Node,
 use self::rel::Rel;
 use crate::as_of::AsOfNode;
 use crate::error_map::sql_error;
+use crate::given::GivenNode;
 use crate::names::result_names;
 use crate::window::WindowNode;
 use crate::{Catalog, CreateView, Notice, PlannedView, Planner, SqlError, state};
@@ -143,6 +145,8 @@ pub(crate) struct Lower<'a> {
     closing: HashMap<NodeId, Closing>,
     /// A time column that some relation has, for hints.
     time_column: Option<String>,
+    /// The rows of the loops that are being made, by the number of the leaf that stands for them.
+    loops: Vec<Option<Rel>>,
 }
 
 impl<'a> Lower<'a> {
@@ -155,6 +159,7 @@ impl<'a> Lower<'a> {
             notices: Vec::new(),
             closing: HashMap::new(),
             time_column: None,
+            loops: Vec::new(),
         }
     }
 
@@ -207,6 +212,8 @@ impl<'a> Lower<'a> {
         // The text of a recomputed plan leaves things out, so it cannot tell equal ones.
         let key = match op {
             Op::Recompute(_) | Op::FlatMap(_) => None,
+            // Loops are told apart by what closes them.
+            Op::Recursion(_) => None,
             _ => Some(format!("{op:?} {inputs:?} {:?}", schema.fields())),
         };
         if let Some(node) = key.as_ref().and_then(|key| self.known.get(key)) {
@@ -239,6 +246,7 @@ impl<'a> Lower<'a> {
             LogicalPlan::Distinct(Distinct::All(input)) => self.distinct(input),
             LogicalPlan::Join(join) => self.join(plan, join),
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::RecursiveQuery(query) => self.recursive(plan, query),
             LogicalPlan::Window(window) => self.over(plan, window),
             LogicalPlan::Extension(extension) => self.extension(plan, extension),
             _ => self.fallback(plan),
@@ -249,6 +257,10 @@ impl<'a> Lower<'a> {
     fn extension(&mut self, plan: &LogicalPlan, extension: &Extension) -> Result<Rel> {
         if let Some(window) = extension.node.as_any().downcast_ref::<WindowNode>() {
             return self.window(window);
+        }
+        if let Some(given) = extension.node.as_any().downcast_ref::<GivenNode>() {
+            let rows = self.loops.get(given.index).cloned().flatten();
+            return rows.ok_or_else(|| internal(format!("there is no loop {}", given.index)));
         }
         match extension.node.as_any().downcast_ref::<AsOfNode>() {
             Some(join) => self.as_of(join),

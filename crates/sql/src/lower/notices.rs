@@ -78,6 +78,10 @@ impl Lower<'_> {
                 },
                 "Partition by a window too (TUMBLE or HOP over a source with a WATERMARK) to drop old partitions.",
             ),
+            Op::Recursion(plan) if plan.distinct => notice(
+                "the rows of WITH RECURSIVE are kept until what they are made of is deleted".into(),
+                "Bound how deep it goes, or delete what is not needed any more.",
+            ),
             Op::Recompute(_) if node.inputs.is_empty() => None,
             Op::Recompute(r) if r.label == "NOT IN" => notice(
                 "NOT IN over columns that can be NULL keeps all of its input and recomputes it at every change".into(),

@@ -22,7 +22,6 @@ use datafusion::optimizer::extract_leaf_expressions::{ExtractLeafExpressions, Pu
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
-use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
@@ -31,6 +30,7 @@ use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use super::grouping_sets;
 use crate::SqlError;
 use crate::cross_join::SafeCrossJoins;
+use crate::filters::SafeFilters;
 use crate::provider::external;
 
 /// Coerces and optimises with the rules that are valid when inputs change.
@@ -62,7 +62,7 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(SafeCrossJoins::default()),
         Arc::new(PropagateEmptyRelation::new()),
         Arc::new(EliminateOuterJoin::new()),
-        Arc::new(PushDownFilter::new()),
+        Arc::new(SafeFilters::default()),
         Arc::new(EliminateGroupByConstant::new()),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(ExtractLeafExpressions::new()),

@@ -1,6 +1,6 @@
 //! `OVER`: window functions.
 //!
-//! `row_number()` with a condition on it is a top-n. All others have an operator per partition and order, in a chain
+//! `row_number()` or `rank()` with a condition on it is a top-n. All others have an operator per partition and order, in a chain
 //! in which each adds its columns; a few, for which there is none, recompute the partitions that change.
 
 mod call;
@@ -21,7 +21,7 @@ use super::{Lower, internal};
 use crate::label::label;
 use crate::ties::settle_window;
 
-/// Rows with their row numbers.
+/// Rows with their row numbers or ranks.
 #[derive(Clone)]
 pub(super) struct Numbered {
     /// The node with the plan's columns, followed by what partitions and orders.
@@ -30,6 +30,8 @@ pub(super) struct Numbered {
     width: usize,
     partition: Vec<usize>,
     order: Vec<OrderBy>,
+    /// `rank()` instead of `row_number()`.
+    ties: bool,
     /// The highest number wanted, once it is known.
     limit: Option<usize>,
     plan: LogicalPlan,
@@ -64,11 +66,11 @@ impl Lower<'_> {
             groups = groups.zip(call).map(|(groups, call)| grouped(groups, partition, order, (call, i)));
         }
         if let ([function], Some([group])) = (functions.as_slice(), groups.as_deref())
-            && is_row_number(function)
+            && let Some(ties) = numbers_with_ties(function)
         {
             let (partition, order) = (group.partition.clone(), group.order.clone());
             let input = self.node_of(rel, columns.exprs, &columns.names)?;
-            return self.numbered(Numbered { input, width, partition, order, limit: None, plan: plan.clone() });
+            return self.numbered(Numbered { input, width, partition, order, ties, limit: None, plan: plan.clone() });
         }
         let Some(groups) = groups else {
             let common = common_partition(&functions).into_iter().cloned().collect::<Vec<_>>();
@@ -120,7 +122,8 @@ impl Lower<'_> {
     fn numbered(&mut self, numbered: Numbered) -> Result<Rel> {
         let fields = self.nodes[numbered.input].schema.fields();
         let fields = fields.iter().map(|f| (f.name().as_str(), f.data_type().clone()));
-        let columns = unique_columns(fields.chain([("row_number", DataType::UInt64)]))?;
+        let columns =
+            unique_columns(fields.chain([(if numbered.ties { "rank" } else { "row_number" }, DataType::UInt64)]))?;
         let number = columns.fields().len() - 1;
         let schema = numbered.plan.schema().clone();
         let place = |i: usize| if i < numbered.width { i } else { number };
@@ -153,8 +156,9 @@ impl Lower<'_> {
     ) -> Result<(NodeId, DFSchemaRef, Vec<Expr>)> {
         let last = columns.fields().len() - 1;
         let Some(limit) = numbered.limit else {
-            let Numbered { input, partition, order, .. } = numbered;
-            let group = Group { partition, order, calls: vec![call::row_number()], places: Vec::new() };
+            let Numbered { input, partition, order, ties, .. } = numbered;
+            let call = if ties { call::rank() } else { call::row_number() };
+            let group = Group { partition, order, calls: vec![call], places: Vec::new() };
             let node = self.over_node(input, group, &[columns.field(last).name().clone()])?;
             return Ok((node, columns.clone(), exprs));
         };
@@ -165,6 +169,7 @@ impl Lower<'_> {
             order: numbered.order,
             offset: 0,
             limit,
+            ties: numbered.ties,
             number: used,
             append_only: false,
             closes: None,
@@ -230,8 +235,14 @@ fn grouped(
     groups
 }
 
-fn is_row_number(function: &WindowFunction) -> bool {
-    matches!(&function.fun, WindowFunctionDefinition::WindowUDF(f) if f.name() == "row_number")
+/// For `row_number()` and `rank()`: whether rows that tie have the same number.
+fn numbers_with_ties(function: &WindowFunction) -> Option<bool> {
+    let WindowFunctionDefinition::WindowUDF(function) = &function.fun else { return None };
+    match function.name() {
+        "row_number" => Some(false),
+        "rank" => Some(true),
+        _ => None,
+    }
 }
 
 /// What all functions partition by: rows that differ in it never meet.
@@ -241,7 +252,7 @@ fn common_partition(functions: &[WindowFunction]) -> Vec<&Expr> {
     first.params.partition_by.iter().filter(shared).collect()
 }
 
-/// The highest number that meets a condition of the form `number <= n`, and whether all up to it do.
+/// The highest number or rank that meets a condition of the form `number <= n`, and whether all up to it do.
 fn highest(condition: &Expr, number: &Expr) -> Option<(usize, bool)> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else { return None };
     let (op, value) = match (is_number(left, number), is_number(right, number)) {

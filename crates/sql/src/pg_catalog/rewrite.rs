@@ -17,22 +17,25 @@ use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
+    Select, SelectItem, SetExpr, TableFactor, Value, VisitorMut,
 };
 
 use super::{always_empty, find};
 
+use crate::walk::{Flow, Stop, walk_mut};
+
 /// Rewrites a query in place.
 pub(crate) fn rewrite(query: &mut Query) {
-    let _ = query.visit(&mut Rewriter);
+    // It never stops.
+    let _ = walk_mut(query, &mut Rewriter);
 }
 
 struct Rewriter;
 
 impl VisitorMut for Rewriter {
-    type Break = ();
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
         if empty(&mut query.body) {
             // It may name columns that are gone.
             query.order_by = None;
@@ -40,7 +43,7 @@ impl VisitorMut for Rewriter {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         rewrite_expr(expr);
         ControlFlow::Continue(())
     }

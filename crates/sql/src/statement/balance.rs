@@ -4,22 +4,25 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Value, VisitMut, VisitorMut};
 
+use crate::walk::{Flow, Stop, walk_mut};
+
 /// Chains shorter than this stay as they are.
 const SHORT: usize = 16;
 
 /// Rewrites `((a OR b) OR c) OR d` as `(a OR b) OR (c OR d)`, which means the same and prints the same.
 pub(super) fn balance<T: VisitMut>(mut tree: T) -> T {
-    let _ = tree.visit(&mut Balance);
+    // It never stops.
+    let _ = walk_mut(&mut tree, &mut Balance);
     tree
 }
 
 struct Balance;
 
 impl VisitorMut for Balance {
-    type Break = ();
+    type Break = Stop;
 
     /// Before its parts are visited, so that nothing ever goes down the whole chain by recursion.
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
         let Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } = expr else {
             return ControlFlow::Continue(());
         };

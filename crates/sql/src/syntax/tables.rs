@@ -4,34 +4,36 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, SelectItem,
-    SetExpr, TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut, VisitorMut,
+    SetExpr, TableAlias, TableAliasColumnDef, TableFactor, Value, VisitorMut,
 };
 
 use super::call;
+use super::outputs::name_outputs;
 use crate::SqlError;
 use crate::statement::expression_of;
+use crate::walk::{Flow, Stop, stop, walk_mut};
 
 /// Rewrites all queries in a tree.
 pub(crate) fn rewrite(query: &mut ast::Query) -> Result<(), SqlError> {
-    match query.visit(&mut Tables) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    walk_mut(query, &mut Tables)
 }
 
 struct Tables;
 
 impl VisitorMut for Tables {
-    type Break = SqlError;
+    type Break = Stop;
 
-    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<SqlError> {
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> Flow {
+        for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            name_outputs(&mut cte.query, &cte.alias);
+        }
         match fetch_as_limit(query) {
             Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
+            Err(error) => stop(error),
         }
     }
 
-    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<SqlError> {
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> Flow {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
                 && let Some((name, arrays)) = rows_of_expr(expr)
@@ -49,9 +51,12 @@ impl VisitorMut for Tables {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
         if let Some(rewritten) = table(factor) {
             *factor = rewritten;
+        }
+        if let TableFactor::Derived { subquery, alias: Some(alias), .. } = factor {
+            name_outputs(subquery, alias);
         }
         ControlFlow::Continue(())
     }

@@ -29,6 +29,11 @@ pub(super) fn row_number() -> OverCall {
     }
 }
 
+/// `rank()`.
+pub(super) fn rank() -> OverCall {
+    OverCall { function: OverFunction::Rank, label: "rank()".into(), ..row_number() }
+}
+
 /// Whether what a row says is a matter of rows that come after its peers.
 pub(super) fn looks_ahead(call: &OverCall) -> bool {
     match &call.function {
