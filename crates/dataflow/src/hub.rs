@@ -19,7 +19,7 @@ use crate::saving::Saved;
 use crate::schedule::Arrival;
 use crate::time::{Level, Step};
 use crate::view::{Consumer, View, Watermarks};
-use crate::{OperatorError, RowError, StateSize};
+use crate::{Memory, OperatorError, RowError, StateSize};
 
 /// What a hub tells the engine, in the process that serves.
 #[derive(Debug)]
@@ -93,11 +93,19 @@ pub struct Hub {
     sizes: StateSizes,
     /// Whether what comes in is remembered for the next save.
     records: bool,
+    /// What operators may take; `None`: whatever they need.
+    memory: Option<Memory>,
 }
 
 impl Hub {
     /// A hub without views.
-    pub fn new(place: Place, outputs: Sender<Output>, deploy: Deploy, sizes: StateSizes) -> Self {
+    pub fn new(
+        place: Place,
+        outputs: Sender<Output>,
+        deploy: Deploy,
+        sizes: StateSizes,
+        memory: Option<Memory>,
+    ) -> Self {
         Hub {
             place,
             views: BTreeMap::new(),
@@ -110,6 +118,7 @@ impl Hub {
             deploy,
             sizes,
             records: false,
+            memory,
         }
     }
 
@@ -258,7 +267,7 @@ impl Hub {
         // A view that is built anew was removed in an epoch before, which may not have been retired yet.
         self.forget(id);
         let level_of = |relation: RelationId| self.views.get(&relation).map_or(1, View::output_level);
-        match View::build(spec.clone(), at.epoch, level_of) {
+        match View::build(spec.clone(), at.epoch, level_of, (self.memory.as_ref(), self.records)) {
             Ok(view) => {
                 for (input, read) in spec.dataflow.inputs.iter().enumerate() {
                     self.readers.entry(read.relation).or_default().push((id, input));

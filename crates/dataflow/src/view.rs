@@ -12,6 +12,7 @@ use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 use crate::frame::ViewSpec;
 use crate::saving::Recorded;
 use crate::schedule::{Arrival, Schedule};
+use crate::spill::{Memory, Spilled, keys_of};
 use crate::time::{Level, Step};
 use crate::{
     Aggregate, AsOf, CloseGate, Fixpoint, FlatMap, Join, Keeps, Map, Operator, OperatorError, Over, Recompute,
@@ -58,11 +59,13 @@ pub(crate) struct Consumer {
 }
 
 impl View {
-    /// Builds the operators. `level_of` tells the level at which a relation's rows come.
+    /// Builds the operators. `level_of` tells the level at which a relation's rows come; with `memory`, state that does not fit
+    /// goes to disk, and `saves` says whether it is saved now and then.
     pub(crate) fn build(
         spec: Arc<ViewSpec>,
         from: Epoch,
         level_of: impl Fn(RelationId) -> Level,
+        (memory, saves): (Option<&Memory>, bool),
     ) -> Result<View, OperatorError> {
         let nodes = &spec.dataflow.nodes;
         let schedule = Schedule::new(nodes, |input| level_of(spec.dataflow.inputs[input].relation));
@@ -86,7 +89,10 @@ impl View {
                 consumers[edge.from].push(Consumer { node: id, port, route: edge.route.clone(), arrival });
             }
             sources.push(made_from);
-            operators.push(operator(node, nodes)?);
+            operators.push(match (memory, keys_of(node)) {
+                (Some(memory), Some(keys)) => Some(spilled(&spec, id, keys, memory, saves)?),
+                _ => operator(node, nodes)?,
+            });
         }
         let waiting = vec![Vec::new(); spec.dataflow.inputs.len()];
         let recorded = operators.iter().map(|_| Recorded::default()).collect();
@@ -291,6 +297,22 @@ fn pick_column(path: &ColumnPath, has: Option<&[ColumnPath]>, delta: &Delta) -> 
         column = arrow::array::make_array(data);
     }
     Ok(column)
+}
+
+/// The operator of a node, with state that does not fit on disk.
+fn spilled(
+    spec: &Arc<ViewSpec>,
+    id: NodeId,
+    keys: Vec<Vec<usize>>,
+    memory: &Memory,
+    saves: bool,
+) -> Result<Box<dyn Operator>, OperatorError> {
+    let spec = spec.clone();
+    let make = move || {
+        let nodes = &spec.dataflow.nodes;
+        operator(&nodes[id], nodes)?.ok_or_else(|| OperatorError("an input has no operator".into()))
+    };
+    Ok(Box::new(Spilled::new(Box::new(make), keys, memory, saves)?))
 }
 
 /// The operator of a node.

@@ -27,6 +27,7 @@ use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 use timely::{Config, WorkerConfig};
 
+use crate::Memory;
 use crate::frame::{Begin, Frame, Packet};
 use crate::hub::{Deploy, Hub, Output, Place, StateSizes};
 use crate::time::Step;
@@ -49,7 +50,7 @@ pub struct Feed {
 }
 
 /// How the workers run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Cluster {
     /// Threads in this process.
     pub workers: usize,
@@ -57,6 +58,8 @@ pub struct Cluster {
     pub index: usize,
     /// The addresses of all processes; with fewer than two there is no network.
     pub hosts: Vec<String>,
+    /// What operators of this process may take; what does not fit goes to disk. `None`: whatever they need.
+    pub memory: Option<Memory>,
 }
 
 /// The conductor's end of the loop; only in process 0.
@@ -109,6 +112,7 @@ struct Shared {
     deploy: Deploy,
     sizes: StateSizes,
     on_done: Arc<dyn Fn() + Send + Sync>,
+    memory: Option<Memory>,
     env: Env,
     local: usize,
 }
@@ -136,6 +140,7 @@ pub fn start(
         deploy,
         sizes,
         on_done,
+        memory: cluster.memory.clone(),
         env,
         local: cluster.workers,
     };
@@ -190,7 +195,8 @@ fn run_worker(worker: &mut Worker, shared: &Shared) {
         }
         builder.build(move |mut capabilities| {
             let source = if place.worker == 0 { capabilities.pop() } else { None };
-            let hub = Hub::new(place, shared.outputs.clone(), shared.deploy.clone(), shared.sizes.clone());
+            let shown = (shared.outputs.clone(), shared.deploy.clone(), shared.sizes.clone());
+            let hub = Hub::new(place, shown.0, shown.1, shown.2, shared.memory.clone());
             let mut turn = Turn { hub, source, held: BTreeMap::new(), shared, measure_at: 0, done: 0 };
             move |frontiers| {
                 input.for_each(|capability, frame| {

@@ -29,6 +29,28 @@ pub struct Config {
     pub arrived_bytes: usize,
     /// Where what happens outlives the process; `None`: it does not.
     pub data: Option<Data>,
+    /// How much memory views' operators may take, and where the rest goes; `None`: whatever they need.
+    pub spill: Option<Spill>,
+}
+
+/// State of views that does not fit in memory goes to disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spill {
+    /// An existing folder of this process alone.
+    pub folder: PathBuf,
+    /// Bytes that the state of all views may take in memory.
+    pub state_bytes: usize,
+}
+
+impl Config {
+    /// Divides up the memory that the whole process may take: a quarter is for the views' state, which takes as much again while it is
+    /// put aside; an eighth for rows that have arrived; the rest for epochs in flight, relations' rows and the program.
+    pub fn with_memory(mut self, bytes: usize, folder: PathBuf) -> Self {
+        self.spill = Some(Spill { folder, state_bytes: bytes / 4 });
+        self.arrived_bytes = self.arrived_bytes.min(bytes / 8);
+        self.history_bytes = self.history_bytes.min(bytes / 32);
+        self
+    }
 }
 
 /// A folder in which everything is kept.
@@ -61,6 +83,7 @@ impl Default for Config {
             materialize: true,
             arrived_bytes: 256 << 20,
             data: None,
+            spill: None,
         }
     }
 }

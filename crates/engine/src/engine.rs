@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use arrow::array::RecordBatch;
 use parking_lot::{Mutex, RwLock};
 use tidemill_connect::BadRow;
-use tidemill_dataflow::{Cluster, Deploy, Guards, StateSizes, start};
+use tidemill_dataflow::{Cluster, Deploy, Guards, Memory, StateSizes, start};
 use tidemill_delta::Epoch;
 use tidemill_env::Env;
 use tidemill_plan::RelationId;
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::catalog::{CatalogState, kind_name};
 use crate::checkpoint::Saving;
 use crate::conductor::{Conductor, Request};
-use crate::config::Config;
+use crate::config::{Config, Spill};
 use crate::event_time::prepare_table;
 use crate::panics::guarded;
 use crate::published::Published;
@@ -158,6 +158,14 @@ fn waker(requests: mpsc::Sender<Request>, awake: Arc<AtomicBool>) -> Arc<dyn Fn(
     })
 }
 
+fn memory(spill: &Spill, env: &Env) -> Result<Memory, SqlError> {
+    let made = Memory::new(env.disk().clone(), spill.folder.clone(), spill.state_bytes);
+    made.map_err(|e| {
+        let folder = spill.folder.display();
+        SqlError::new("58030", format!("the folder {folder} for state that does not fit in memory cannot be used: {e}"))
+    })
+}
+
 impl Engine {
     /// Starts the engine's threads. In a process other than 0 this serves as workers only.
     pub fn start(config: Config, env: Env) -> Result<Engine, SqlError> {
@@ -165,7 +173,9 @@ impl Engine {
         let (outputs, results) = crossbeam_channel::unbounded();
         let (sizes, awake) = (StateSizes::default(), Arc::new(AtomicBool::new(false)));
         let (planner, arrived_bytes) = (Planner::new(), config.arrived_bytes);
-        let cluster = Cluster { workers: config.workers.max(1), index: config.index, hosts: config.hosts.clone() };
+        let memory = config.spill.as_ref().map(|spill| memory(spill, &env)).transpose()?;
+        let (workers, hosts) = (config.workers.max(1), config.hosts.clone());
+        let cluster = Cluster { workers, index: config.index, hosts, memory };
         let replica = Replica::new(planner.clone());
         let deploy: Deploy = Arc::new(move |text| replica.deploy(text));
         let on_done = waker(requests.clone(), awake.clone());

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod memory;
 mod output;
 mod progress;
 mod report;

@@ -40,6 +40,8 @@ pub struct Arguments {
     /// Worker threads [default: the number of cores].
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    #[command(flatten)]
+    memory: crate::memory::Arguments,
 }
 
 /// Runs the statements.
@@ -54,6 +56,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         auto_start_sources: false,
         ..Config::default()
     };
+    let (config, _folder) = arguments.memory.apply(config, &std::env::temp_dir().join("tidemill-spill"))?;
     runtime()?.block_on(async {
         let engine = Engine::start(config, Env::real())?;
         let done = Runner::new(engine.clone(), arguments.format).all(&scripts).await;

@@ -18,6 +18,7 @@ use crate::{Failure, cores, runtime};
 Examples:
   tidemill serve
   tidemill serve --data /var/lib/tidemill --pg 0.0.0.0:7432 --http 0.0.0.0:7480 --workers 4
+  tidemill serve --memory 2GiB                   (what does not fit goes to disk)
   tidemill serve --hosts hosts.txt --index 1     (one of several processes)
 
 Then:  psql -h 127.0.0.1 -p 7432     or     tidemill sql     or a browser at http://127.0.0.1:7480")]
@@ -55,14 +56,22 @@ pub struct Arguments {
     /// Rows kept in each side table (t$bad, t$late, v$errors); beyond that the eldest go.
     #[arg(long, value_name = "N", default_value_t = Config::default().side_table_rows, env = "TIDEMILL_SIDE_TABLE_ROWS")]
     side_table_rows: usize,
+    #[command(flatten)]
+    memory: crate::memory::Arguments,
 }
 
 /// Serves until ctrl-c.
 pub fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let config = config(&arguments)?;
+    let within =
+        if arguments.in_memory { std::env::temp_dir().join("tidemill-spill") } else { arguments.data.join("spill") };
+    let (config, folder) = arguments.memory.apply(config(&arguments)?, &within)?;
     let (workers, first) = (config.workers, config.index == 0);
     runtime()?.block_on(async {
         let engine = Engine::start(config, Env::real())?;
+        if first && !arguments.in_memory {
+            // The data folder is this process's now.
+            folder.remove_others();
+        }
         let served = if first { doors(&arguments, &engine, workers).await } else { work(&engine).await };
         engine.shutdown();
         served

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidemill_engine::{Config, Data};
+use tidemill_engine::{Config, Data, Spill};
 
 use super::embedded::Embedded;
 use super::play::Database;
@@ -13,6 +13,7 @@ use super::random::Random;
 pub struct Restarting {
     database: Option<Embedded>,
     folder: TempDir,
+    spill: TempDir,
     random: Random,
     /// What a client has set, which ends with its session.
     settings: Vec<String>,
@@ -26,6 +27,7 @@ impl Restarting {
         let mut restarting = Restarting {
             database: None,
             folder,
+            spill: tempfile::tempdir().expect("a folder"),
             random: Random::new(seed),
             settings: Vec::new(),
             in_transaction: false,
@@ -36,11 +38,12 @@ impl Restarting {
 
     fn start(&mut self) {
         // Sometimes everything is in the checkpoint, sometimes everything in the journal, mostly some in both.
-        let every =
-            if std::env::var("JO").is_ok() { 3_600_000 } else { [0, 0, 3, 30, 3_600_000][self.random.below(5)] };
+        let every = [0, 0, 3, 30, 3_600_000][self.random.below(5)];
         let data = Data { checkpoint_every: Duration::from_millis(every), ..Data::new(self.folder.path()) };
         let workers = 1 + self.random.below(3);
-        self.database = Some(Embedded::with(Config { workers, data: Some(data), ..Config::default() }));
+        // Sometimes no state stays in memory from one step to the next.
+        let spill = (self.random.below(3) == 0).then(|| Spill { folder: self.spill.path().into(), state_bytes: 0 });
+        self.database = Some(Embedded::with(Config { workers, data: Some(data), spill, ..Config::default() }));
     }
 
     async fn restart(&mut self) {
