@@ -12,7 +12,7 @@ const LEAST: ByteSize = ByteSize::mib(128);
 
 /// How much memory may be taken.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub struct Limit {
     /// Memory that this process should take at most, such as 512MB or 2GiB; state of views that does not fit goes to disk.
     #[arg(long, value_name = "SIZE", env = "TIDEMILL_MEMORY")]
     memory: Option<ByteSize>,
@@ -33,7 +33,7 @@ impl Drop for Folder {
     }
 }
 
-impl Arguments {
+impl Limit {
     /// Divides the memory up. `within`: where the folder is made, if none is named.
     pub fn apply(&self, config: Config, within: &Path) -> Result<(Config, Folder), Failure> {
         let Some(memory) = self.memory else { return Ok((config, Folder(None))) };

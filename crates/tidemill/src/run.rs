@@ -41,7 +41,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
     #[command(flatten)]
-    memory: crate::memory::Arguments,
+    memory: crate::memory::Limit,
 }
 
 /// Runs the statements.

@@ -57,7 +57,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = Config::default().side_table_rows, env = "TIDEMILL_SIDE_TABLE_ROWS")]
     side_table_rows: usize,
     #[command(flatten)]
-    memory: crate::memory::Arguments,
+    memory: crate::memory::Limit,
 }
 
 /// Serves until ctrl-c.
