@@ -2,6 +2,7 @@
 
 mod answer;
 mod change;
+mod checked;
 mod figures;
 mod http;
 mod latency;
@@ -10,6 +11,8 @@ mod process;
 mod queries;
 mod query;
 mod start;
+mod suite;
+mod timer;
 mod tpch;
 
 use std::process::ExitCode;
