@@ -13,6 +13,13 @@ pub struct Cost {
     pub wall: Duration,
 }
 
+impl Cost {
+    /// Both together.
+    pub fn and(self, other: Cost) -> Cost {
+        Cost { cpu: self.cpu + other.cpu, wall: self.wall + other.wall }
+    }
+}
+
 /// CPU and time from one mark to the next.
 pub struct Timer {
     cpu: Duration,
