@@ -116,7 +116,17 @@ fn all_nexmark_queries_are_incremental() {
 
 #[test]
 fn all_tpch_queries_are_incremental() {
-    let folder = format!("{}/../../bench/tpch", env!("CARGO_MANIFEST_DIR"));
+    all_are_incremental("tpch");
+}
+
+#[test]
+fn all_ch_benchmark_queries_are_incremental() {
+    all_are_incremental("ch");
+}
+
+/// Of the queries in a folder in `bench`, numbered 1 to 22.
+fn all_are_incremental(benchmark: &str) {
+    let folder = format!("{}/../../bench/{benchmark}", env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}.sql")).expect("a file");
     let world = World::new(&read("tables"));
     let mut text = String::new();
@@ -127,7 +137,7 @@ fn all_tpch_queries_are_incremental() {
         assert!(!lines.contains("recompute"), "{name}:\n{lines}");
         text.push_str(&format!("{name}\n{lines}\n\n"));
     }
-    compare("tpch.txt", &text);
+    compare(&format!("{benchmark}.txt"), &text);
 }
 
 /// Compares with a file of expected plans; `UPDATE_PLANS=1` writes it.

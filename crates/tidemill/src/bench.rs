@@ -1,7 +1,9 @@
 //! `tidemill bench`: measurements that users can repeat.
 
 mod answer;
+mod ch;
 mod change;
+mod checked;
 mod figures;
 mod http;
 mod latency;
@@ -10,6 +12,8 @@ mod process;
 mod queries;
 mod query;
 mod start;
+mod suite;
+mod timer;
 mod tpch;
 
 use std::process::ExitCode;
@@ -31,6 +35,8 @@ enum What {
     Nexmark(nexmark::Arguments),
     /// The TPC-H queries as views: load, state and the cost of a change, or whether they are right.
     Tpch(tpch::Arguments),
+    /// The CH-benCHmark: TPC-C's transactions with analytical queries as views, or whether they are right.
+    Ch(ch::Arguments),
     /// What a changed row costs in a view, by the view's size.
     Change(change::Arguments),
     /// From an HTTP request with one row to the change of a windowed view at a subscriber.
@@ -47,6 +53,7 @@ pub fn bench(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.what {
         What::Nexmark(arguments) => nexmark::nexmark(&arguments),
         What::Tpch(arguments) => tpch::tpch(&arguments),
+        What::Ch(arguments) => ch::ch(&arguments),
         What::Change(arguments) => change::change(&arguments),
         What::Latency(arguments) => latency::latency(&arguments),
         What::Start(arguments) => start::start(&arguments),

@@ -9,11 +9,12 @@ mod queries;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use self::check::Verdict;
+use super::checked::report;
 use super::figures::{print, table, thousands};
 use super::process::mib;
+use super::suite::numbered;
 use crate::{Failure, cores, runtime};
 
 /// The TPC-H queries as views: load, state and the cost of a change, or whether they are right.
@@ -55,19 +56,19 @@ pub fn tpch(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if !(arguments.scale > 0.0 && arguments.scale <= 100.0) {
         return Err(Failure("error: the scale must be above 0 and at most 100".into()));
     }
-    let queries = queries::numbered(&arguments.queries).map_err(Failure)?;
+    let queries = numbered(queries::all(arguments.scale), &arguments.queries, "TPC-H")?;
     let tables = data::generate(arguments.scale)?;
     let workers = arguments.workers.unwrap_or_else(cores).max(1);
     if arguments.check {
-        let verdicts = runtime()?.block_on(check::check(&queries, &tables, arguments.scale, workers))?;
+        let verdicts = runtime()?.block_on(check::check(&queries, &tables, workers))?;
         return Ok(report(&verdicts, arguments.json));
     }
     let mut said = Vec::new();
-    for query in queries {
+    for query in &queries {
         if std::io::stderr().is_terminal() {
             eprint!("{}\r", query.name());
         }
-        let measuring = measure::measure(query, &tables, arguments.scale, workers, arguments.changes);
+        let measuring = measure::measure(query, &tables, workers, arguments.changes);
         let value = runtime()?.block_on(measuring)?;
         if arguments.json {
             print(&format!("{value}\n"));
@@ -82,33 +83,6 @@ pub fn tpch(arguments: &Arguments) -> Result<ExitCode, Failure> {
         print(&change_table(&said));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn report(verdicts: &[Verdict], as_json: bool) -> ExitCode {
-    let mut failed = false;
-    for verdict in verdicts {
-        for wrong in &verdict.wrong {
-            eprintln!("{}: {wrong}", verdict.query.name());
-        }
-        failed |= !verdict.wrong.is_empty() || verdict.recomputations > 0;
-        if as_json {
-            let said = json!({
-                "query": verdict.query.number, "compared": verdict.compared, "with_rows": verdict.with_rows,
-                "wrong": verdict.wrong.len(), "recomputations": verdict.recomputations,
-            });
-            print(&format!("{said}\n"));
-        }
-    }
-    if !as_json {
-        let row = |v: &Verdict| {
-            let right = if v.wrong.is_empty() { "right" } else { "WRONG" };
-            let numbers = [v.compared, v.with_rows, v.recomputations].map(|n| Some(n.to_string()));
-            [vec![Some(v.query.name()), Some(right.to_string())], numbers.to_vec()].concat()
-        };
-        let names = ["query", "view", "compared", "with rows", "recomputations"];
-        print(&table(&names, verdicts.iter().map(row).collect(), 2));
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn load_table(said: &[Value]) -> String {

@@ -1,13 +1,11 @@
 //! All views at once, each compared with its query as a batch while the tables grow and change.
 
-use tidemill_engine::{Config, Engine, Response, Session, parse};
-use tidemill_env::Env;
-
 use super::data::{Table, slices};
 use super::measure::put;
-use super::queries::{Query, TABLES};
+use super::queries::TABLES;
 use crate::Failure;
-use crate::bench::query::run;
+use crate::bench::checked::{Checked, Verdict};
+use crate::bench::suite::Query;
 
 /// How often the load stops to compare.
 const STOPS: usize = 10;
@@ -34,101 +32,36 @@ const CHANGES: [&str; 10] = [
     "DELETE FROM lineitem WHERE l_orderkey % 2 = 1; DELETE FROM orders WHERE o_orderkey % 2 = 1",
 ];
 
-/// What came of a view.
-pub struct Verdict {
-    /// Which.
-    pub query: Query,
-    /// How often it was compared.
-    pub compared: u64,
-    /// How often it had rows then.
-    pub with_rows: u64,
-    /// When it differed.
-    pub wrong: Vec<String>,
-    /// How often something was computed anew.
-    pub recomputations: u64,
-}
-
-/// All views beside their tables.
-struct Checked<'a> {
-    engine: Engine,
-    session: Session,
-    tables: &'a [Table],
-    verdicts: Vec<Verdict>,
-}
-
 /// Loads, deletes and updates, and compares.
-pub async fn check(queries: &[Query], tables: &[Table], scale: f64, workers: usize) -> Result<Vec<Verdict>, Failure> {
-    let engine = Engine::start(Config { workers, ..Config::default() }, Env::real())?;
-    let mut session = engine.session();
-    run(&mut session, TABLES).await?;
-    let mut verdicts = Vec::new();
-    for query in queries {
-        run(&mut session, &query.create(scale)).await?;
-        verdicts.push(Verdict { query: *query, compared: 0, with_rows: 0, wrong: Vec::new(), recomputations: 0 });
-    }
-    let mut checked = Checked { engine: engine.clone(), session, tables, verdicts };
-    checked.load().await?;
+pub async fn check(queries: &[Query], tables: &[Table], workers: usize) -> Result<Vec<Verdict>, Failure> {
+    let mut checked = Checked::start(TABLES, queries, workers).await?;
+    load(&mut checked, tables).await?;
     for change in CHANGES {
-        run(&mut checked.session, change).await?;
+        checked.run(change).await?;
         checked.compare(change).await?;
     }
     // What was deleted or changed comes back: rows with the same keys take the others' places.
-    checked.put(0, 1).await?;
+    put_slice(&checked, tables, 0, 1).await?;
     checked.compare("the first load once more").await?;
-    let status = engine.status();
-    for verdict in &mut checked.verdicts {
-        let name = verdict.query.name();
-        let view = status.relations.iter().find(|r| r.relation.name == name);
-        verdict.recomputations = view.map_or(0, |view| view.recomputations);
-    }
-    engine.shutdown();
-    Ok(checked.verdicts)
+    checked.finish()
 }
 
-impl Checked<'_> {
-    async fn load(&mut self) -> Result<(), Failure> {
-        let slices = slices(self.tables, STOPS);
-        for slice in 0..slices {
-            self.put(slice, slices).await?;
-            let stops = |slices_done: usize| slices_done * STOPS / slices;
-            if stops(slice + 1) > stops(slice) {
-                self.compare(&format!("slice {} of {slices}", slice + 1)).await?;
-            }
+async fn load(checked: &mut Checked, tables: &[Table]) -> Result<(), Failure> {
+    let slices = slices(tables, STOPS);
+    for slice in 0..slices {
+        put_slice(checked, tables, slice, slices).await?;
+        let stops = |slices_done: usize| slices_done * STOPS / slices;
+        if stops(slice + 1) > stops(slice) {
+            checked.compare(&format!("slice {} of {slices}", slice + 1)).await?;
         }
-        Ok(())
     }
-
-    /// Puts a slice of each table in.
-    async fn put(&mut self, slice: usize, of: usize) -> Result<(), Failure> {
-        for table in self.tables {
-            put(&self.engine, table.name, table.slice(slice, of), true).await?;
-        }
-        Ok(())
-    }
-
-    async fn compare(&mut self, after: &str) -> Result<(), Failure> {
-        for verdict in &mut self.verdicts {
-            let name = verdict.query.name();
-            let differing = rows(&mut self.session, &format!("VERIFY MATERIALIZED VIEW {name}")).await?;
-            verdict.compared += 1;
-            let status = self.engine.status();
-            let view = status.relations.iter().find(|r| r.relation.name == name);
-            verdict.with_rows += u64::from(view.is_some_and(|view| view.rows > 0 && view.state == "running"));
-            if differing > 0 {
-                verdict.wrong.push(format!("{differing} rows differ after {after}"));
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
-/// How many rows a statement gives.
-async fn rows(session: &mut Session, sql: &str) -> Result<usize, Failure> {
-    let mut rows = 0;
-    for statement in parse(sql)? {
-        if let Response::Rows { batches, .. } = session.execute(&statement, &[]).await? {
-            rows += batches.iter().map(|batch| batch.num_rows()).sum::<usize>();
-        }
+/// Puts a slice of each table in.
+async fn put_slice(checked: &Checked, tables: &[Table], slice: usize, of: usize) -> Result<(), Failure> {
+    for table in tables {
+        put(&checked.engine, table.name, table.slice(slice, of), true).await?;
     }
-    Ok(rows)
+    Ok(())
 }

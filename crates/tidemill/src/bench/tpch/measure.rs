@@ -1,51 +1,38 @@
 //! One query alone in an engine: what its load and one-row changes cost.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use serde_json::{Value, json};
-use tidemill_engine::{Config, Engine, Relation, RelationStatus, Session};
+use tidemill_engine::{Config, Engine, Relation, Session};
 use tidemill_env::Env;
 
 use super::data::{Table, slices};
-use super::queries::{Query, TABLES};
+use super::queries::TABLES;
 use crate::Failure;
-use crate::bench::process::{engine_cpu, own_cpu};
+use crate::bench::process::own_cpu;
 use crate::bench::query::run;
+use crate::bench::suite::{Query, SIZES};
+use crate::bench::timer::{Cost, Timer, micros_each};
 
 /// In how many slices tables are loaded at least.
 const SLICES: usize = 10;
-/// The engine looks at the size of its state about five times a second.
-const SIZES: Duration = Duration::from_millis(300);
 
 /// A view beside the tables that it reads.
 struct Measured<'a> {
-    query: Query,
+    query: &'a Query,
     engine: Engine,
     session: Session,
     tables: Vec<&'a Table>,
 }
 
-/// What changes of one row took, all of a kind together.
-#[derive(Default)]
-struct Kind {
-    cpu: Duration,
-    wall: Duration,
-}
-
 /// Measures a query; `changes` rows of each table it reads are deleted, inserted and updated.
-pub async fn measure(
-    query: Query,
-    tables: &[Table],
-    scale: f64,
-    workers: usize,
-    changes: usize,
-) -> Result<Value, Failure> {
+pub async fn measure(query: &Query, tables: &[Table], workers: usize, changes: usize) -> Result<Value, Failure> {
     let engine = Engine::start(Config { workers, ..Config::default() }, Env::real())?;
     let mut session = engine.session();
     run(&mut session, TABLES).await?;
-    run(&mut session, &query.create(scale)).await?;
+    run(&mut session, &query.create()).await?;
     let tables = tables.iter().filter(|table| query.reads(table.name)).collect();
     let mut measured = Measured { query, engine: engine.clone(), session, tables };
     let mut said = measured.load().await?;
@@ -54,7 +41,7 @@ pub async fn measure(
         costs.push(measured.changes(table, changes).await?);
     }
     said["changes"] = costs.into();
-    said["recomputations"] = measured.view()?.recomputations.into();
+    said["recomputations"] = query.view(&engine)?.recomputations.into();
     engine.shutdown();
     Ok(said)
 }
@@ -75,7 +62,7 @@ impl Measured<'_> {
         tokio::time::sleep(SIZES).await;
         // An epoch without a change, after which sizes are known.
         put(&self.engine, self.tables[0].name, self.tables[0].row(0), true).await?;
-        let view = self.view()?;
+        let view = self.query.view(&self.engine)?;
         Ok(json!({
             "query": self.query.number,
             "rows": rows,
@@ -87,21 +74,11 @@ impl Measured<'_> {
         }))
     }
 
-    fn view(&self) -> Result<RelationStatus, Failure> {
-        let name = self.query.name();
-        let view = self.engine.status().relations.into_iter().find(|r| r.relation.name == name);
-        let view = view.ok_or_else(|| Failure(format!("error: there is no view {name}")))?;
-        match view.reason {
-            Some(reason) => Err(Failure(format!("error: {name} stopped: {reason}"))),
-            None => Ok(view),
-        }
-    }
-
     /// Deletes rows one by one, puts each back, gives it another row's values, and its own again.
     async fn changes(&mut self, table: &Table, changes: usize) -> Result<Value, Failure> {
         let all = table.rows.num_rows();
         let changes = changes.min(all);
-        let (mut deletes, mut inserts, mut updates) = (Kind::default(), Kind::default(), Kind::default());
+        let (mut deletes, mut inserts, mut updates) = (Cost::default(), Cost::default(), Cost::default());
         for change in 0..changes {
             let row = all * change / changes;
             let delete = format!("DELETE FROM {} WHERE {}", table.name, table.is_row(row));
@@ -114,7 +91,7 @@ impl Measured<'_> {
             timer.note(&mut updates);
             put(&self.engine, table.name, table.row(row), true).await?;
         }
-        let micros = |time: Duration| time.as_secs_f64() * 1e6 / changes.max(1) as f64;
+        let micros = |time| micros_each(time, changes);
         Ok(json!({
             "table": table.name,
             "cpu_micros": {
@@ -124,25 +101,6 @@ impl Measured<'_> {
             // A DELETE is a statement, whose time is that of a query over the whole table.
             "wall_micros": { "insert": micros(inserts.wall), "update": micros(updates.wall) },
         }))
-    }
-}
-
-/// CPU of the engine's threads and time, from one mark to the next.
-struct Timer {
-    cpu: Duration,
-    at: Instant,
-}
-
-impl Timer {
-    fn start() -> Self {
-        Timer { cpu: engine_cpu(), at: Instant::now() }
-    }
-
-    fn note(&mut self, kind: &mut Kind) {
-        let now = Timer::start();
-        kind.cpu += now.cpu.saturating_sub(self.cpu);
-        kind.wall += now.at - self.at;
-        *self = Timer::start();
     }
 }
 
