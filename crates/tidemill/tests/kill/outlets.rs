@@ -14,14 +14,15 @@ use crate::random::Random;
 use crate::server::Ports;
 use crate::watch::{self, Watch};
 
-/// Sinks to folders: name, view, format.
-const FOLDERS: [(&str, &str, &str); 6] = [
+/// Sinks to folders: name, view or query, format.
+const FOLDERS: [(&str, &str, &str); 7] = [
     ("files_joined", "joined", "json"),
     ("files_matched", "full_joined", "json"),
     ("files_balances", "balances", "json"),
     ("files_sessions", "final_sessions", "json"),
     ("files_best", "best", "csv"),
     ("files_tumbled", "final_tumbled", "csv"),
+    ("files_bag", "(SELECT k, v, count(*) AS n FROM bag GROUP BY k, v)", "csv"),
 ];
 
 /// Sinks to tables of PostgreSQL: name and table, view, columns, and the key, by which rows are replaced.
@@ -85,10 +86,14 @@ impl Outlets {
         FOLDERS.iter().map(|(name, ..)| *name).chain(tables)
     }
 
-    fn into_folder(&self, name: &str, view: &str, format: &str) -> String {
+    fn into_folder(&self, name: &str, from: &str, format: &str) -> String {
         let path = self.folder.join(name);
+        let from = match from.strip_prefix('(').and_then(|query| query.strip_suffix(')')) {
+            Some(query) => format!("AS {query}"),
+            None => format!("FROM {from}"),
+        };
         format!(
-            "CREATE SINK {name} FROM {view} WITH (connector = 'file', path = '{}/', format = '{format}')",
+            "CREATE SINK {name} {from} WITH (connector = 'file', path = '{}/', format = '{format}')",
             path.display()
         )
     }
@@ -241,7 +246,7 @@ impl Outlets {
             }
         };
         let expected = match files.csv {
-            true => counted(look.rows(&format!("SELECT * FROM {view}"))),
+            true => counted(look.rows(&format!("SELECT * FROM {view} AS own"))),
             false => match watch::snapshot(view, ports.http) {
                 Ok(seen) => seen.rows,
                 Err(error) => return Some(error),
