@@ -54,6 +54,10 @@ impl Record {
             let column = match self.expected.get(step) {
                 Some(expected) if expected.is_at(bytes, at) => {
                     at += expected.len();
+                    // Here may be more space than there was where the member was learnt.
+                    if bytes.get(at).is_some_and(|byte| *byte <= b' ') {
+                        at = scan::spaces(bytes, at);
+                    }
                     step += 1;
                     expected.column
                 }

@@ -269,6 +269,17 @@ fn arrow_json(body: &str) -> RecordBatch {
     decoder.flush().expect("valid").unwrap_or_else(|| RecordBatch::new_empty(schema))
 }
 
+#[test]
+fn each_line_has_a_space_of_its_own() {
+    let body =
+        "{\"id\":1,\"small\":2}\n{\"id\": 3, \"small\": 4}\n{ \"id\" : 5 , \"small\" : 6 }\n{\"id\":7,\"small\":\t8}\n";
+    let decoded = decode(body.as_bytes());
+    assert_eq!(decoded.bad, []);
+    let values = |column: usize| arrow::compute::cast(decoded.rows.column(column), &DataType::Int64).expect("numbers");
+    assert_eq!(values(0).as_primitive::<Int64Type>().values().to_vec(), [1, 3, 5, 7]);
+    assert_eq!(values(6).as_primitive::<Int64Type>().values().to_vec(), [2, 4, 6, 8]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -283,7 +294,11 @@ proptest! {
     }
 
     #[test]
-    fn order_and_space_do_not_matter(rows in rows(), seed in any::<u64>(), space in "[ \t]{0,3}") {
+    fn order_and_space_do_not_matter(
+        rows in rows(),
+        seed in any::<u64>(),
+        spaces in proptest::collection::vec("[ \t]{0,3}", 1..4),
+    ) {
         let expected = decode(plain(&rows).as_bytes());
         let mut state = seed;
         let mut shuffled = String::new();
@@ -294,7 +309,8 @@ proptest! {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 members.swap(i, (state >> 33) as usize % (i + 1));
             }
-            shuffled += &line(&members, &space);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            shuffled += &line(&members, &spaces[(state >> 33) as usize % spaces.len()]);
         }
         let decoded = decode(shuffled.as_bytes());
         prop_assert_eq!(decoded.rows, expected.rows);

@@ -89,6 +89,8 @@ struct InFlight {
     early: Vec<Reply<Epoch>>,
     /// Whoever waits for a definition or a removal.
     defined: Vec<Reply<()>>,
+    /// Sinks that are new: nothing is delivered before their definition is durable.
+    sinks: Vec<RelationId>,
     /// Sinks that were dropped, and whoever waits for their end.
     dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
     /// Where the journal has it.

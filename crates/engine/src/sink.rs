@@ -104,6 +104,8 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     rejected: Vec<Rejected>,
+    /// Nothing may be delivered yet.
+    held: bool,
     /// Somebody waits for the queue to be empty.
     flush: bool,
     ending: Option<Ending>,
@@ -157,14 +159,14 @@ impl Shared {
 }
 
 impl RunningSink {
-    /// Starts the thread; `wake` wakes the conductor.
+    /// Starts the thread, which does nothing until the sink is released; `wake` wakes the conductor.
     pub(crate) fn start(start: Start, env: Env, wake: Arc<dyn Fn() + Send + Sync>) -> std::io::Result<Self> {
         let Start { name, from, sink, opening, first } = start;
         let waiting = first.into_iter().map(|(epoch, delta)| Waiting { epoch, delta, bytes: 0 }).collect();
         let (progress, counts) = (Arc::new(SinkProgress::default()), sink.counts());
         let shared = Arc::new(Shared {
             name: name.clone(),
-            queue: Mutex::new(Queue { waiting, ..Queue::default() }),
+            queue: Mutex::new(Queue { waiting, held: true, ..Queue::default() }),
             moved: Condvar::new(),
             progress: progress.clone(),
             pace: sink.pace(),
@@ -173,6 +175,30 @@ impl RunningSink {
         });
         let thread = deliver::spawn(sink, opening, shared.clone())?;
         Ok(RunningSink { from, progress, counts, shared, thread: Some(thread) })
+    }
+
+    /// Lets it go to its destination: from now on it is certain that there is such a sink. Until then its definition is
+    /// not durable, or the journal, which is being repeated, may say that it was dropped. If too much waits meanwhile, it
+    /// goes all the same.
+    pub(crate) fn release(&self) {
+        self.shared.queue.lock().held = false;
+        self.shared.moved.notify_all();
+    }
+
+    /// Ends a sink that was dropped before the server was started again: its destination is left alone.
+    pub(crate) fn discard(self) {
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.closed = true;
+            queue.waiting.clear();
+            queue.bytes = 0;
+            queue.ending = Some(Ending::Stop);
+        }
+        self.shared.moved.notify_all();
+        // A later sink of its name may come to the same place.
+        if self.shared.pace.local {
+            self.wait();
+        }
     }
 
     /// Hands an epoch's changes over, all of them at once. Waits for a local sink that is behind; any other that is too
@@ -185,7 +211,8 @@ impl RunningSink {
         if queue.closed {
             return;
         }
-        if Shared::is_full(&queue) {
+        // While it is held, what waits is not its destination's fault.
+        if Shared::is_full(&queue) && !queue.held {
             let why = self.progress.state().told().1.map_or_else(String::new, |reason| format!("; it was: {reason}"));
             let reason = format!(
                 "it fell behind by more than {} MiB of changes, which are given up: drop it and create it again{why}",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use tidemill_engine::{Config, Engine, Response, Session, parse};
+use tidemill_engine::{Config, Data, Engine, Response, Session, parse};
 use tidemill_env::Env;
 
 /// Runs statements; gives the rows of the last one as text, cells separated by `|`.
@@ -83,6 +83,50 @@ async fn a_folder_has_each_change_once() {
     let error = run(&mut session, &create).await.expect_err("the files are in the way");
     assert!(error.contains("an earlier sink of this name"), "{error}");
     assert_eq!(run(&mut session, "SHOW SINKS").await.expect("runs"), Vec::<String>::new());
+    engine.shutdown();
+}
+
+/// An engine whose journal is repeated from its beginning.
+fn kept_in(folder: &Path) -> Engine {
+    let data = Data { checkpoint_every: Duration::from_secs(3600), ..Data::new(folder) };
+    Engine::start(Config { data: Some(data), ..Config::default() }, Env::real()).expect("the engine starts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_sink_does_not_come_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, place) = (folder.path().join("data"), folder.path().join("place"));
+    let create =
+        format!("CREATE SINK s FROM t WITH (connector = 'file', path = '{}/', mode = 'append')", place.display());
+    let engine = kept_in(&data);
+    let mut session = engine.session();
+    run(&mut session, "CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await.expect("runs");
+    run(&mut session, &create).await.expect("runs");
+    run(&mut session, "INSERT INTO t VALUES (2); DROP SINK s").await.expect("runs");
+    assert_eq!(lines(&place), ["{\"a\":1}", "{\"a\":2}"]);
+    std::fs::remove_dir_all(&place).expect("the folder is removed");
+    drop(session);
+    engine.shutdown();
+
+    let engine = kept_in(&data);
+    let mut session = engine.session();
+    run(&mut session, "INSERT INTO t VALUES (3)").await.expect("runs");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!place.exists(), "the folder is back");
+    // Another one of its name has the place to itself, before and after a restart.
+    run(&mut session, &create).await.expect("runs");
+    drop(session);
+    engine.shutdown();
+    for value in [4, 5, 6] {
+        let engine = kept_in(&data);
+        let mut session = engine.session();
+        run(&mut session, &format!("INSERT INTO t VALUES ({value})")).await.expect("runs");
+        drop(session);
+        engine.shutdown();
+    }
+    let engine = kept_in(&data);
+    run(&mut engine.session(), "DROP SINK s").await.expect("runs");
+    assert_eq!(lines(&place), [1, 2, 3, 4, 5, 6].map(|a| format!("{{\"a\":{a}}}")));
     engine.shutdown();
 }
 

@@ -1,13 +1,14 @@
 //! `kill -9` at any moment: what was acknowledged is there after the restart, and all views and subscribers go on as if
 //! nothing had happened.
 //!
-//! A server keeps everything in a folder while clients write, define, drop and subscribe; it is killed, at random and where it hurts,
+//! A server keeps everything in a folder while clients write, define, drop and subscribe, and while sinks write to folders and,
+//! if it is installed, to PostgreSQL; it is killed, at random and where it hurts,
 //! and started again. After each start the tables have exactly what clients know that they have, views equal their
-//! queries, the catalog has what was defined; and what a subscriber adds up over all kills is the view in the
-//! end. Two loops that only burn time run beside it.
+//! queries, the catalog has what was defined; what a subscriber adds up over all kills is the view in the
+//! end; and sinks' places have what the views have, each change once. Two loops that only burn time run beside it.
 //!
 //! `TIDEMILL_KILLS` says how often (20 times unless told), `TIDEMILL_SEED` which way, `TIDEMILL_CHECKPOINTS` how often
-//! there are checkpoints. A failure leaves its folder.
+//! there are checkpoints, `TIDEMILL_BINARY` which program is killed, if not the one of this build. A failure leaves its folder.
 
 #[path = "kill/book.rs"]
 mod book;
@@ -15,10 +16,16 @@ mod book;
 mod check;
 #[path = "kill/clients.rs"]
 mod clients;
+#[path = "kill/files.rs"]
+mod files;
 #[path = "kill/gate.rs"]
 mod gate;
 #[path = "kill/link.rs"]
 mod link;
+#[path = "kill/outlets.rs"]
+mod outlets;
+#[path = "kill/postgres.rs"]
+mod postgres;
 #[path = "../../engine/tests/slt/random.rs"]
 mod random;
 #[path = "kill/report.rs"]
@@ -61,9 +68,10 @@ fn nothing_is_lost_of_tables() {
     let (seed, kills) = (seed(), number("TIDEMILL_KILLS", 20) as usize);
     let mut report = Report::new("tables", seed);
     let mut random = Random::new(seed);
+    let postgres = postgres::Postgres::start();
     while report.kills() < kills && report.faults.is_empty() {
         let left = kills - report.kills();
-        round::run(random.next() % 1_000_000_007, left.min(KILLS_OF_A_FOLDER), &mut report);
+        round::run(random.next() % 1_000_000_007, left.min(KILLS_OF_A_FOLDER), postgres.as_ref(), &mut report);
     }
     report.end();
 }

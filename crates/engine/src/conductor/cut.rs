@@ -34,6 +34,8 @@ pub(super) struct Cut {
     tell: Vec<RelationId>,
     /// Whoever waits for a definition or a removal.
     defined: Vec<Reply<()>>,
+    /// Sinks that are new.
+    sinks: Vec<RelationId>,
     /// Sinks that were dropped, and whoever waits for their end.
     pub(super) dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
     rows: u64,
@@ -101,6 +103,7 @@ impl Conductor {
             replies: cut.replies,
             early: cut.early,
             defined: cut.defined,
+            sinks: cut.sinks,
             dropped: cut.dropped,
             logged,
             tell: cut.tell.into_iter().chain(cut.live.iter().copied()).collect(),
@@ -311,10 +314,11 @@ impl Conductor {
 
     pub(super) fn define(&mut self, cut: &mut Cut, define: Define) {
         let mut reply = Some(define.reply);
-        if let Some((id, name, from, sink)) = define.sink
-            && let Err(error) = self.define_sink(id, &name, from, sink)
-        {
-            return answer(&mut reply, Err(error));
+        if let Some((id, name, from, sink)) = define.sink {
+            if let Err(error) = self.define_sink(id, &name, from, sink) {
+                return answer(&mut reply, Err(error));
+            }
+            cut.sinks.push(id);
         }
         for relation in &define.relations {
             if let Err(error) = self.define_relation(relation, define.object.keep) {

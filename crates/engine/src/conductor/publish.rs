@@ -12,6 +12,7 @@ use tidemill_state::Collection;
 use super::sinks::end_dropped;
 use super::{Conductor, InFlight};
 use crate::side_table::error_rows;
+use crate::sink::RunningSink;
 
 impl InFlight {
     /// Tells those who only wait until it is durable.
@@ -90,6 +91,7 @@ impl Conductor {
         self.show(epoch, changes, &flight.live, &flight.watermarks);
         self.shared.published.announce(epoch);
         self.note_latency(flight.began, flight.rows);
+        flight.sinks.iter().filter_map(|id| self.sinks.get(id)).for_each(RunningSink::release);
         for reply in flight.defined {
             let _ = reply.send(Ok(()));
         }

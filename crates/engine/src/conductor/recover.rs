@@ -221,6 +221,7 @@ impl Conductor {
                 }
             }
             Change::Drop(ids) => {
+                self.discard_sinks(&ids);
                 self.remove(cut, &ids);
                 self.shared.change_catalog(|catalog| ids.iter().for_each(|id| catalog.remove(*id)));
             }
@@ -253,6 +254,7 @@ impl Conductor {
     /// The journal is repeated: from now on it goes on.
     fn settle(&mut self) {
         self.repeating = false;
+        self.release_sinks();
         self.sources.values_mut().for_each(|source| source.release());
         let ids: Vec<RelationId> = self.sources.keys().copied().collect();
         ids.into_iter().for_each(|id| self.note_source(id));

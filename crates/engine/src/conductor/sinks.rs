@@ -14,7 +14,7 @@ use crate::side_table::{REJECTED, rejected_rows};
 use crate::sink::{Ending, RunningSink, Start, end_all};
 
 impl Conductor {
-    /// Starts a sink that was opened, with the rows that there are.
+    /// Starts a sink that was opened, with the rows that there are. It is released with the epoch that defines it.
     pub(super) fn define_sink(
         &mut self,
         id: RelationId,
@@ -34,7 +34,8 @@ impl Conductor {
         Ok(rows.filter(|rows| !rows.is_empty()).map(|rows| (self.next_epoch - 1, rows)).into_iter().collect())
     }
 
-    /// Goes on with a sink after a restart, with what may not have been delivered before.
+    /// Goes on with a sink after a restart, with what may not have been delivered before. It is released when the
+    /// journal has been repeated.
     pub(super) fn restore_sink(
         &mut self,
         id: RelationId,
@@ -58,6 +59,16 @@ impl Conductor {
             .map_err(|e| SqlError::new("58000", format!("cannot start sink \"{name}\": {e}")))?;
         self.shared.stats.lock().sinks.insert(id, (running.progress.clone(), running.counts.clone()));
         Ok(self.sinks.entry(id).insert_entry(running).into_mut())
+    }
+
+    /// The journal is repeated: the sinks that are still there go on.
+    pub(super) fn release_sinks(&self) {
+        self.sinks.values().for_each(RunningSink::release);
+    }
+
+    /// Takes sinks away that the journal says were dropped.
+    pub(super) fn discard_sinks(&mut self, ids: &[RelationId]) {
+        ids.iter().filter_map(|id| self.sinks.remove(id)).for_each(RunningSink::discard);
     }
 
     /// What a checkpoint has to know of the sinks, and what they may not have delivered.

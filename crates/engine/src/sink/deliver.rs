@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidemill_connect::{Opening, Sink, SinkError};
 use tidemill_delta::{Delta, Epoch};
 
-use super::{Ending, Shared, SinkState, bytes_of};
+use super::{Ending, Queue, Shared, SinkState, bytes_of};
 
 /// A group at least this large is not made larger, unless its last epoch is.
 const GROUP_BYTES: usize = 8 << 20;
@@ -78,6 +78,7 @@ impl Delivery {
 
     /// Delivers until the end; breaks off if something remains undelivered.
     fn work(&mut self, opening: Option<Opening>) -> Goes {
+        self.hold()?;
         if let Some(opening) = opening {
             self.committed = self.persist(|sink| sink.open(opening))?;
             self.shared.progress.epoch.store(self.committed.unwrap_or(0), Ordering::Release);
@@ -89,6 +90,14 @@ impl Delivery {
             self.stop(&error);
         }
         Goes::Continue(())
+    }
+
+    /// Waits until it may go to the destination; breaks off if it never may.
+    fn hold(&self) -> Goes {
+        let mut queue = self.shared.queue.lock();
+        let waits = |q: &mut Queue| q.held && !q.closed && q.ending.is_none() && !Shared::is_full(q);
+        self.shared.moved.wait_while(&mut queue, waits);
+        if queue.closed || (queue.held && queue.ending.is_some()) { Goes::Break(()) } else { Goes::Continue(()) }
     }
 
     /// Waits for changes to commit; none come at the end. They stay in the queue.

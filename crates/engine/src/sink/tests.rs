@@ -15,6 +15,7 @@ struct World {
     answers: VecDeque<SinkError>,
     /// All of them fail.
     down: bool,
+    opened: usize,
     /// Per commit the epochs in it.
     commits: Vec<Vec<Epoch>>,
     rejects: bool,
@@ -41,7 +42,9 @@ impl Fake {
 
 impl Sink for Fake {
     fn open(&mut self, _opening: Opening) -> Result<Option<Epoch>, SinkError> {
-        Fake::answer(&mut self.world.lock()).map(|()| self.has)
+        let mut world = self.world.lock();
+        world.opened += 1;
+        Fake::answer(&mut world).map(|()| self.has)
     }
 
     fn write(&mut self, epoch: Epoch, delta: &Delta) -> Result<(), SinkError> {
@@ -101,6 +104,12 @@ impl Bench {
     }
 
     fn start(&mut self, opened: bool) -> RunningSink {
+        let sink = self.start_held(opened);
+        sink.release();
+        sink
+    }
+
+    fn start_held(&mut self, opened: bool) -> RunningSink {
         let (written, rejected) = (Vec::new(), Vec::new());
         let sink = Fake { world: self.world.clone(), pace: self.pace, has: self.has, written, rejected };
         let opening = (!opened).then_some(Opening { incarnation: 2, created: false });
@@ -291,4 +300,54 @@ fn refused_rows_are_handed_over_before_they_count() {
     until("woken", || bench.woken.load(Ordering::SeqCst) > 1);
     end_all(vec![sink], Ending::Stop);
     assert!(!bench.world.lock().finished, "nobody took the last ones");
+}
+
+#[test]
+fn nothing_is_delivered_before_it_is_certain_that_the_sink_is_there() {
+    for opened in [true, false] {
+        let mut bench = Bench::new();
+        bench.first = vec![(3, change(1))];
+        let sink = bench.start_held(opened);
+        sink.send(4, &[change(1)]);
+        std::thread::park_timeout(Duration::from_millis(50));
+        assert_eq!((bench.delivered(), bench.world.lock().opened), (vec![], 0));
+        sink.release();
+        until("flushed", || sink.flushed());
+        assert_eq!(bench.delivered(), [3, 4]);
+        end_all(vec![sink], Ending::Stop);
+    }
+    // The engine ends before: somebody else may know.
+    let mut bench = Bench::new();
+    bench.first = vec![(3, change(1))];
+    end_all(vec![bench.start_held(false)], Ending::Stop);
+    assert_eq!((bench.delivered(), bench.world.lock().opened), (vec![], 0));
+    // It turns out that there is none.
+    for local in [true, false] {
+        let mut bench = Bench::new();
+        bench.pace.local = local;
+        bench.first = vec![(3, change(1))];
+        let sink = bench.start_held(false);
+        let shared = sink.shared.clone();
+        sink.discard();
+        until("ended", || shared.queue.lock().ended);
+        let world = bench.world.lock();
+        assert_eq!((world.commits.len(), world.opened, world.forgotten), (0, 0, false));
+    }
+}
+
+#[test]
+fn what_waits_for_a_long_journal_is_bounded_but_not_given_up() {
+    for local in [true, false] {
+        let mut bench = Bench::new();
+        bench.pace.local = local;
+        let sink = bench.start_held(false);
+        for epoch in 1..=300 {
+            sink.send(epoch, &[change(128 << 10)]);
+        }
+        assert!(!local || !bench.delivered().is_empty(), "it goes before too much waits");
+        sink.release();
+        until("flushed", || sink.flushed());
+        assert_eq!(bench.delivered(), (1..=300).collect::<Vec<_>>());
+        end_all(vec![sink], Ending::Stop);
+    }
 }

@@ -193,6 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn a_photograph_shows_what_was() {
+        let disk = SimulatedDisk::default();
+        let file = disk.create(Path::new("/a")).unwrap();
+        disk.photograph(2, 3);
+        disk.sync_dir(Path::new("/")).unwrap();
+        for bytes in [b"one", b"two"] {
+            file.write_at(bytes, 0).unwrap();
+            file.sync().unwrap();
+        }
+        let shown: Vec<_> =
+            disk.photographs().into_iter().map(|(n, disk)| (n, content(&disk.crash(Fate::Lost), "/a"))).collect();
+        assert_eq!(shown, [(3, Some(Vec::new())), (5, Some(b"one".to_vec()))]);
+        assert_eq!((disk.operations(), disk.photographs().len()), (6, 0));
+    }
+
+    #[test]
     fn a_failed_sync_is_not_made_up_for() {
         let disk = SimulatedDisk::default();
         let file = disk.create(Path::new("/a")).unwrap();

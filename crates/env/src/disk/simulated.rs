@@ -3,7 +3,6 @@
 mod operations;
 mod state;
 
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,9 +110,25 @@ impl SimulatedDisk {
 
     /// The disk as the next process finds it if this one is killed now and the machine stays on.
     pub fn restart(&self) -> SimulatedDisk {
-        let state = self.0.lock().clone();
-        let after = State { locks: BTreeMap::new(), trace: Vec::new(), faults: BTreeMap::new(), off: false, ..state };
+        let after = self.0.lock().at_rest();
         SimulatedDisk(Arc::new(Mutex::new(after)))
+    }
+
+    /// How many operations there were so far.
+    pub fn operations(&self) -> usize {
+        self.0.lock().trace.len()
+    }
+
+    /// From now on keeps what the disk is like before operations that change something: one of so many, from that one
+    /// on. A program that ends when its disk fails can be tried so, without it being told.
+    pub fn photograph(&self, one_of: usize, first: usize) {
+        self.0.lock().photographs.chosen = Some((one_of.max(1), first));
+    }
+
+    /// What was kept: the numbers of operations, and the disk as it was before each.
+    pub fn photographs(&self) -> Vec<(usize, SimulatedDisk)> {
+        let taken = std::mem::take(&mut self.0.lock().photographs.taken);
+        taken.into_iter().map(|(operation, state)| (operation, SimulatedDisk(Arc::new(Mutex::new(state))))).collect()
     }
 
     /// Changes a file behind everyone's back, as a failing disk does.

@@ -11,7 +11,7 @@ use crate::server::{PATIENCE, Ports};
 use crate::tables::{COMPARED, FINAL, TABLES, UNVERIFIED, VIEWS};
 
 /// The rows of a client: how many of each.
-type Counts = BTreeMap<String, i64>;
+pub type Counts = BTreeMap<String, i64>;
 
 /// A look at a server that nobody writes to.
 pub struct Look<'a> {
@@ -29,7 +29,7 @@ impl Look<'_> {
         Ok(Look { pg, http, signals, place })
     }
 
-    fn fault(&self, text: &str) {
+    pub fn fault(&self, text: &str) {
         self.signals.fault(format!("{}: {text}", self.place));
     }
 
@@ -87,8 +87,10 @@ impl Look<'_> {
             |rows: Vec<Row>| rows.into_iter().map(|mut row| row.swap_remove(0)).filter(|name| !name.contains('$'));
         let mut there: BTreeSet<String> = names(self.rows("SHOW TABLES")).collect();
         there.extend(names(self.rows("SHOW VIEWS")));
+        there.extend(names(self.rows("SHOW SINKS")));
         let word = |sql: &str| sql.split_whitespace().nth(2).map(str::to_owned);
         let fixed = TABLES.iter().filter_map(|sql| word(sql)).chain(fixed_views().map(|(name, _)| (*name).to_owned()));
+        let fixed = fixed.chain(passing.outlets.fixed().map(str::to_owned));
         let missing: Vec<String> = fixed.filter(|name| !there.remove(name)).collect();
         if let Some((name, _)) = passing.in_doubt.take() {
             match there.contains(&name) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::book::{Book, How, Kind, Op};
 use crate::gate::Gate;
 use crate::link::{Failed, Http, Pg};
+use crate::outlets::Outlets;
 use crate::random::Random;
 use crate::tables::PASSING;
 
@@ -22,6 +23,8 @@ pub struct Signals {
     pub repairing: AtomicU64,
     /// Definitions, when they begin.
     pub defining: AtomicU64,
+    /// Definitions of sinks, when they begin.
+    pub leading: AtomicU64,
     /// What must not be.
     pub faults: Mutex<Vec<String>>,
 }
@@ -114,14 +117,21 @@ fn state(pg: &mut Pg, op: &Op) -> Result<(), Failed> {
 }
 
 /// What there is of passing views and tables.
-#[derive(Default)]
 pub struct Passing {
+    /// Where sinks write to.
+    pub outlets: Arc<Outlets>,
     pub there: BTreeSet<String>,
     /// What was asked, but not answered: a name, and whether it would be there.
     pub in_doubt: Option<(String, bool)>,
     made: u64,
     /// Nothing is defined any more.
     pub retired: bool,
+}
+
+impl Passing {
+    pub fn new(outlets: Arc<Outlets>) -> Passing {
+        Passing { outlets, there: BTreeSet::new(), in_doubt: None, made: 0, retired: false }
+    }
 }
 
 /// Defines and drops until there is no server any more.
@@ -146,13 +156,24 @@ fn define_one(passing: &Mutex<Passing>, random: &mut Random, pg: &mut Pg, signal
         let chosen = passing.there.iter().nth(pick).cloned();
         let (sql, name, there) = match chosen {
             Some(name) if random.below(6) < passing.there.len() => {
-                let kind = if name.starts_with('t') { "TABLE" } else { "MATERIALIZED VIEW" };
+                let kind = match name.chars().next() {
+                    Some('t') => "TABLE",
+                    Some('v') => "MATERIALIZED VIEW",
+                    _ => "SINK",
+                };
                 (format!("DROP {kind} {name}"), name, false)
             }
             _ => {
                 passing.made += 1;
                 let made = passing.made;
-                match random.below(PASSING.len() + 2) {
+                match random.below(PASSING.len() + 6) {
+                    n if n >= PASSING.len() + 2 => match passing.outlets.passing(made, random) {
+                        Ok((name, sql)) => (sql, name, true),
+                        Err(fault) => {
+                            signals.fault(fault);
+                            return false;
+                        }
+                    },
                     n if n < PASSING.len() => {
                         let name = format!("v{made}");
                         (format!("CREATE MATERIALIZED VIEW {name} AS {}", PASSING[n]), name, true)
@@ -168,6 +189,9 @@ fn define_one(passing: &Mutex<Passing>, random: &mut Random, pg: &mut Pg, signal
         (sql, name, there)
     };
     signals.defining.fetch_add(1, Ordering::Relaxed);
+    if sql.contains(" SINK ") {
+        signals.leading.fetch_add(1, Ordering::Relaxed);
+    }
     let answer = pg.run(&sql);
     if let Err(Failed::Lost(_)) = answer {
         return false;
@@ -177,6 +201,8 @@ fn define_one(passing: &Mutex<Passing>, random: &mut Random, pg: &mut Pg, signal
     match answer {
         Ok(_) if there => drop(passing.there.insert(name)),
         Ok(_) => drop(passing.there.remove(&name)),
+        // Its connection was just being cut.
+        Err(Failed::Refused(code, _)) if code == "58000" && there && name.starts_with('p') => {}
         Err(error) => signals.fault(format!("{sql}: {error:?}")),
     }
     true

@@ -28,10 +28,14 @@ pub struct Pg {
 
 impl Pg {
     pub fn connect(port: u16) -> Result<Pg, Failed> {
+        Pg::connect_to(&format!("host=127.0.0.1 port={port} user=test"))
+    }
+
+    /// With any server.
+    pub fn connect_to(config: &str) -> Result<Pg, Failed> {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let config = format!("host=127.0.0.1 port={port} user=test");
         let client = runtime.block_on(async {
-            let (client, wire) = tokio_postgres::connect(&config, NoTls).await?;
+            let (client, wire) = tokio_postgres::connect(config, NoTls).await?;
             tokio::spawn(wire);
             Ok(client)
         });

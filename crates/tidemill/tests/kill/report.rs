@@ -41,12 +41,14 @@ pub struct Report {
     starts: Vec<Duration>,
     pub faults: Vec<String>,
     pub acknowledged: u64,
+    /// Files of sinks.
+    pub files: usize,
 }
 
 impl Report {
     pub fn new(workload: &'static str, seed: u64) -> Report {
         let (phases, starts, faults) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Report { workload, seed, began: Instant::now(), phases, starts, faults, acknowledged: 0 }
+        Report { workload, seed, began: Instant::now(), phases, starts, faults, acknowledged: 0, files: 0 }
     }
 
     pub fn kill(&mut self, phase: &'static str) {
@@ -72,12 +74,13 @@ impl Report {
         let (kills, faults) = (self.kills(), self.faults.len());
         let mean = self.starts.iter().sum::<Duration>() / self.starts.len().max(1) as u32;
         println!(
-            "{}: seed {}, {kills} kills ({}), {faults} faults, {} acknowledged, start at most {:.2?} (mean {mean:.2?}), in {:.0?}; \
+            "{}: seed {}, {kills} kills ({}), {faults} faults, {} acknowledged, {} files of sinks, start at most {:.2?} (mean {mean:.2?}), in {:.0?}; \
              if none failed, at most {:.2} % of kills do (95 %)",
             self.workload,
             self.seed,
             phases.join(", "),
             self.acknowledged,
+            self.files,
             self.longest(),
             self.began.elapsed(),
             300.0 / kills.max(1) as f64

@@ -1,6 +1,6 @@
 //! A folder's life: clients at work on tables while the server is killed again and again.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,6 +10,8 @@ use crate::check::{Look, difference, fixed_views};
 use crate::clients::{Passing, Signals, define, spawn, write};
 use crate::gate::Gate;
 use crate::link::Pg;
+use crate::outlets::{self, Outlets};
+use crate::postgres::Postgres;
 use crate::random::Random;
 use crate::report::Report;
 use crate::server::{Home, PATIENCE, Ports, Server};
@@ -17,7 +19,19 @@ use crate::tables::{FINAL, TABLES, VIEWS, WATCHED};
 use crate::watch::{self, Watch};
 
 /// When the server is killed.
-pub const PHASES: [&str; 7] = ["random", "ingest", "checkpoint", "recovery", "definition", "transaction", "repair"];
+pub const PHASES: [&str; 11] = [
+    "random",
+    "ingest",
+    "file",
+    "checkpoint",
+    "recovery",
+    "sink",
+    "definition",
+    "delivery",
+    "transaction",
+    "takeover",
+    "repair",
+];
 
 /// Clients that write.
 const WRITERS: [Kind; 6] = [Kind::Orders, Kind::Orders, Kind::Events, Kind::Transfers, Kind::Bag, Kind::Transfers];
@@ -37,14 +51,19 @@ struct Round {
     signals: Arc<Signals>,
     books: Vec<Arc<Mutex<Book>>>,
     passing: Arc<Mutex<Passing>>,
+    outlets: Arc<Outlets>,
+    observer: Option<JoinHandle<()>>,
+    observed: Arc<AtomicBool>,
     watches: Vec<Arc<Watch>>,
     clients: Vec<JoinHandle<()>>,
 }
 
 /// Runs a folder's life with so many kills.
-pub fn run(seed: u64, kills: usize, report: &mut Report) {
-    let mut round = Round::new(seed);
+pub fn run(seed: u64, kills: usize, postgres: Option<&Postgres>, report: &mut Report) {
+    let mut round = Round::new(seed, postgres);
     let done = round.live(kills, report);
+    round.observed.store(true, Ordering::Relaxed);
+    round.observer.take().into_iter().for_each(|observer| drop(observer.join()));
     round.gate.end();
     round.clients.drain(..).for_each(|client| drop(client.join()));
     let mut faults = std::mem::take(&mut *round.signals.faults.lock().expect("no panic"));
@@ -63,7 +82,7 @@ pub fn run(seed: u64, kills: usize, report: &mut Report) {
 }
 
 impl Round {
-    fn new(seed: u64) -> Round {
+    fn new(seed: u64, postgres: Option<&Postgres>) -> Round {
         let mut random = Random::new(seed);
         let home = Home::new(&format!("kill-{seed}"), CHECKPOINTS[random.below(CHECKPOINTS.len())]);
         let (gate, signals, clock) = (Arc::<Gate>::default(), Arc::<Signals>::default(), Arc::new(AtomicI64::new(0)));
@@ -72,10 +91,28 @@ impl Round {
         };
         let books: Vec<_> = WRITERS.iter().enumerate().map(book).collect();
         let only_grows = |view| FINAL.iter().any(|(name, _)| *name == view);
-        let watch = |view: &'static str| Arc::new(Watch { view, only_grows: only_grows(view), seen: Mutex::default() });
+        let watch = |view: &'static str| {
+            let (only_grows, recorded) = (only_grows(view), outlets::is_compared(view));
+            Arc::new(Watch { view, only_grows, recorded, seen: Mutex::default() })
+        };
         let watches: Vec<_> = WATCHED.into_iter().map(watch).collect();
-        let passing = Arc::new(Mutex::new(Passing::default()));
-        Round { seed, random, home, gate, signals, books, passing, watches, clients: Vec::new() }
+        let database = postgres.map(|postgres| postgres.database(&format!("kill_{seed}")));
+        let outlets = Arc::new(Outlets::new(&home.folder, database));
+        let passing = Arc::new(Mutex::new(Passing::new(outlets.clone())));
+        Round {
+            seed,
+            random,
+            home,
+            gate,
+            signals,
+            books,
+            passing,
+            outlets,
+            observer: None,
+            observed: Arc::default(),
+            watches,
+            clients: Vec::new(),
+        }
     }
 
     fn live(&mut self, kills: usize, report: &mut Report) -> Result<(), String> {
@@ -83,10 +120,14 @@ impl Round {
         let mut pg = Pg::connect(ports.pg).map_err(|e| format!("{e:?}"))?;
         let views = VIEWS.iter().map(|(name, query)| format!("CREATE MATERIALIZED VIEW {name} AS {query}"));
         let last = FINAL.iter().map(|(n, q)| format!("CREATE MATERIALIZED VIEW {n} AS {q} EMIT ON WINDOW CLOSE"));
-        for sql in TABLES.iter().map(|sql| (*sql).to_owned()).chain(views).chain(last) {
+        for sql in
+            TABLES.iter().map(|sql| (*sql).to_owned()).chain(views).chain(last).chain(self.outlets.definitions()?)
+        {
             pg.run(&sql).map_err(|e| format!("{sql}: {e:?}"))?;
         }
         drop(pg);
+        let (outlets, observed, signals) = (self.outlets.clone(), self.observed.clone(), self.signals.clone());
+        self.observer = Some(std::thread::spawn(move || outlets.observe(&observed, &signals)));
         self.employ();
         let target = report.kills() + kills;
         let mut ports = ports;
@@ -100,13 +141,15 @@ impl Round {
             server.kill();
             report.kill(phase);
             self.gate.all_wait(self.clients.len());
-            if phase == "recovery" {
-                self.kill_in_recovery(report);
+            match phase {
+                "recovery" => self.kill_in_recovery(report),
+                "takeover" => self.kill_in_takeover(report),
+                _ => {}
             }
             (server, ports) = self.start(report)?;
             self.check(ports, format!("round {} kill {} ({phase})", self.seed, report.kills()), VERIFIED)?;
         }
-        if self.has_faults() { Ok(()) } else { self.finish(ports) }
+        if self.has_faults() { Ok(()) } else { self.finish(ports, report) }
     }
 
     fn has_faults(&self) -> bool {
@@ -153,6 +196,15 @@ impl Round {
                 self.signals.wait(|s| &s.defining, 1 + random.below(4) as u64);
                 std::thread::sleep(micros(random, 60_000));
             }
+            "sink" => {
+                self.signals.wait(|s| &s.leading, 1);
+                std::thread::sleep(micros(random, 60_000));
+            }
+            "file" | "delivery" => {
+                std::thread::sleep(micros(random, 500_000));
+                self.outlets.wait_for_commit(phase == "delivery");
+                std::thread::sleep(micros(random, 4_000));
+            }
             "repair" => {
                 self.signals.wait(|s| &s.repairing, 1);
                 std::thread::sleep(micros(random, 40_000));
@@ -176,6 +228,15 @@ impl Round {
         }
     }
 
+    /// Kills again when sinks come to their places.
+    fn kill_in_takeover(&mut self, report: &mut Report) {
+        let server = self.home.spawn();
+        self.outlets.wait_for_takeover(report.longest().max(Duration::from_secs(1)));
+        std::thread::sleep(Duration::from_micros(self.random.below(30_000) as u64));
+        drop(server);
+        report.kill("in takeover");
+    }
+
     fn check(&mut self, ports: Ports, place: String, verified: usize) -> Result<(), String> {
         let mut look = Look::at(ports, &self.signals, place)?;
         look.books(&self.books);
@@ -184,6 +245,7 @@ impl Round {
         look.settle();
         look.sums(&self.books);
         look.counts();
+        self.outlets.check(&mut look, ports, passing.there.iter().cloned());
         let mut views: Vec<String> = fixed_views().map(|(name, _)| (*name).to_owned()).collect();
         while views.len() > verified {
             views.swap_remove(self.random.below(views.len()));
@@ -194,7 +256,7 @@ impl Round {
     }
 
     /// All views once more, and what subscribers have added up.
-    fn finish(&mut self, ports: Ports) -> Result<(), String> {
+    fn finish(&mut self, ports: Ports, report: &mut Report) -> Result<(), String> {
         self.check(ports, format!("round {} at the end", self.seed), usize::MAX)?;
         // Writers end here, subscribers come once more.
         for book in &self.books {
@@ -217,6 +279,7 @@ impl Round {
                 self.signals.fault(format!("round {}: the subscriber of {} added up {text}", self.seed, watch.view));
             }
         }
+        report.files += self.outlets.compare(&self.watches, &self.signals);
         Ok(())
     }
 }

@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 /// Long enough for a debug build on a busy machine, short enough to end a test that hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The program: `TIDEMILL_BINARY` may name a faster one.
+pub fn program() -> PathBuf {
+    std::env::var_os("TIDEMILL_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_tidemill").into(), PathBuf::from)
+}
+
 /// Where the server listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
@@ -51,7 +56,7 @@ impl Home {
     /// Starts a process.
     pub fn spawn(&self) -> Server {
         let log = File::options().append(true).create(true).open(self.folder.join("log")).expect("a file for the log");
-        let process = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        let process = Command::new(program())
             .args(["serve", "--pg", "127.0.0.1:0", "--http", "127.0.0.1:0", "--workers", &self.workers.to_string()])
             .args(["--checkpoint-every", &self.checkpoint_every, "--data"])
             .arg(self.folder.join("data"))

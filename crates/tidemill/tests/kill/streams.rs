@@ -11,7 +11,7 @@ use crate::check::difference;
 use crate::link::{Failed, Pg, Row};
 use crate::random::Random;
 use crate::report::Report;
-use crate::server::{Home, PATIENCE, Ports};
+use crate::server::{Home, PATIENCE, Ports, program};
 
 /// The queries of `bench/nexmark/`.
 const QUERIES: [&str; 8] = ["q3", "q4", "q5", "q7", "q8", "q9", "q18", "q20"];
@@ -154,7 +154,7 @@ fn write_events(folder: &Path, events: u64) {
     let source = schema.split(";\n").next().expect("the source");
     let all = "CREATE MATERIALIZED VIEW e AS SELECT event_type, person, auction, bid, \"dateTime\" AS t FROM events";
     let script = format!("{source}; {all}; SELECT event_type, person, auction, bid FROM e ORDER BY t");
-    let output = Command::new(env!("CARGO_BIN_EXE_tidemill")).args(["run", "--format", "json", "-c", &script]).output();
+    let output = Command::new(program()).args(["run", "--format", "json", "-c", &script]).output();
     let output = output.expect("a run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");

@@ -151,7 +151,8 @@ pub const FINAL: &[(&str, &str)] = &[
 pub const UNVERIFIED: [&str; 1] = ["shares"];
 
 /// Those that are subscribed to.
-pub const WATCHED: [&str; 9] = [
+pub const WATCHED: [&str; 10] = [
+    "balances",
     "clicked_most",
     "total",
     "per_customer",

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 
+use crate::check::Counts;
 use crate::clients::Signals;
 use crate::gate::Gate;
 use crate::server::PATIENCE;
@@ -14,6 +15,8 @@ pub struct Watch {
     pub view: &'static str,
     /// Whether rows are never taken back.
     pub only_grows: bool,
+    /// Whether what was told is kept by epoch.
+    pub recorded: bool,
     pub seen: Mutex<Seen>,
 }
 
@@ -23,7 +26,9 @@ pub struct Seen {
     /// The epoch up to which it has seen everything; none before the first rows.
     pub epoch: Option<u64>,
     /// Rows and how often they are there.
-    pub rows: BTreeMap<String, i64>,
+    pub rows: Counts,
+    /// What was told, by epoch; the first rows too.
+    pub changes: BTreeMap<u64, Counts>,
     pub events: u64,
 }
 
@@ -88,7 +93,7 @@ fn follow(watch: &Watch, port: u16) -> Result<(), String> {
 
 /// A view's rows as of now, as subscribers are told.
 pub fn snapshot(view: &'static str, port: u16) -> Result<Seen, String> {
-    let watch = Watch { view, only_grows: false, seen: Mutex::default() };
+    let watch = Watch { view, only_grows: false, recorded: false, seen: Mutex::default() };
     let mut events = open(view, None, port)?.ok_or("no connection")?;
     take(&watch, &events.next_epoch().ok_or("the snapshot breaks off")?)?;
     watch.seen.into_inner().map_err(|e| e.to_string())
@@ -119,11 +124,11 @@ fn request(view: &str, after: Option<u64>, port: u16) -> std::io::Result<TcpStre
 /// Takes the events of one epoch.
 fn take(watch: &Watch, events: &[Event]) -> Result<(), String> {
     let mut seen = watch.seen.lock().expect("no panic");
-    let Some(id) = events.last().and_then(|event| event.id) else {
+    let Some(last) = events.last().and_then(|event| event.id) else {
         let last: Vec<&str> = events.iter().map(|event| event.data.as_str()).collect();
         return Err(format!("after epoch {:?} it ended: {}", seen.epoch, last.join(" ")));
     };
-    let id = Some(id);
+    let id = Some(last);
     if id <= seen.epoch && !(seen.epoch == id && events[0].kind == "progress") {
         return Err(format!("after epoch {:?} came {id:?}", seen.epoch));
     }
@@ -137,6 +142,9 @@ fn take(watch: &Watch, events: &[Event]) -> Result<(), String> {
             return Err(format!("epoch {id:?} brought {}", data["epoch"]));
         }
         add(&mut seen.rows, &data, watch.only_grows)?;
+        if watch.recorded {
+            add(seen.changes.entry(last).or_default(), &data, false)?;
+        }
     }
     seen.events += 1;
     if let Some((row, count)) = seen.rows.iter().find(|(_, count)| **count < 0) {
@@ -149,7 +157,7 @@ fn take(watch: &Watch, events: &[Event]) -> Result<(), String> {
 }
 
 /// Adds the rows of an event.
-fn add(rows: &mut BTreeMap<String, i64>, data: &serde_json::Value, only_grows: bool) -> Result<(), String> {
+fn add(rows: &mut Counts, data: &serde_json::Value, only_grows: bool) -> Result<(), String> {
     let (Some(changed), Some(diffs)) = (data["rows"].as_array(), data["diffs"].as_array()) else {
         return Err(format!("no rows: {data}"));
     };

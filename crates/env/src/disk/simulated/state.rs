@@ -20,6 +20,21 @@ pub(super) struct State {
     pub(super) faults: BTreeMap<usize, Fault>,
     pub(super) capacity: Option<u64>,
     pub(super) off: bool,
+    pub(super) photographs: Photographs,
+}
+
+/// What the disk was like before some of its operations.
+#[derive(Clone, Default)]
+pub(super) struct Photographs {
+    /// Of how many operations one is chosen, and the number of the first one.
+    pub(super) chosen: Option<(usize, usize)>,
+    pub(super) taken: Vec<(usize, State)>,
+}
+
+impl Photographs {
+    fn is_chosen(&self, operation: usize) -> bool {
+        self.chosen.is_some_and(|(one_of, first)| operation >= first && (operation - first).is_multiple_of(one_of))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,10 +120,26 @@ impl State {
         if self.off {
             return Err(Fault::Crash.error());
         }
+        if operation.changes() && self.photographs.is_chosen(self.trace.len()) {
+            let photograph = self.at_rest();
+            self.photographs.taken.push((self.trace.len(), photograph));
+        }
         let fault = self.faults.remove(&self.trace.len());
         self.off = fault == Some(Fault::Crash);
         self.trace.push(operation);
         Ok(fault)
+    }
+
+    /// The same files, and nothing of what happens to them.
+    pub(super) fn at_rest(&self) -> State {
+        State {
+            live: self.live.clone(),
+            durable: self.durable.clone(),
+            names: self.names.clone(),
+            files: self.files.clone(),
+            capacity: self.capacity,
+            ..State::default()
+        }
     }
 
     /// For operations that either happen or do not. In a crash it may have happened.
