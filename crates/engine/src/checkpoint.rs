@@ -70,11 +70,17 @@ pub(crate) struct SavedSource {
 }
 
 /// A sink.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SavedSink {
     pub(crate) sink: RelationId,
     /// Why it has given changes up, if it has.
     pub(crate) given_up: Option<String>,
+    /// Another incarnation has the destination.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) fenced: bool,
+    /// The last epoch known to be committed; 0 before the first.
+    #[serde(default)]
+    pub(crate) committed: Epoch,
 }
 
 /// What readers see of a relation, but for rows.

@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::catch_up::CatchUp;
 use self::durable::{Durable, Logged};
 use self::rebuild::Rebuild;
-pub(crate) use self::repair::{LateRows, Repair};
+pub(crate) use self::repair::{LateRows, Repair, ResumedSink};
 use crate::engine::Inner;
 use crate::event_time::Prepared;
 use crate::journal::Object;

@@ -17,7 +17,7 @@ use super::cut::Cut;
 use super::durable::Durable;
 use super::restore::Restored;
 use super::{Conductor, Define};
-use crate::checkpoint::Keeper;
+use crate::checkpoint::{Keeper, SavedSink};
 use crate::config::Data;
 use crate::define::Made;
 use crate::journal::{Assembler, Change, Counts, Entry, SourceRead};
@@ -210,7 +210,7 @@ impl Conductor {
                 let made = self.make(&object)?;
                 if let Some(sink) = made.sink {
                     let first = self.first_rows(sink.from)?;
-                    self.restore_sink(object.id, sink, first, None)?;
+                    self.restore_sink(object.id, sink, first, SavedSink::default())?;
                 }
                 let (reply, _) = oneshot::channel();
                 let Made { relations, spec, source, .. } = made;
@@ -233,6 +233,7 @@ impl Conductor {
             Change::Unbuild(views) => self.repeat_unbuild(cut, &views),
             Change::Rebuild(_) => self.repeat_rebuild(cut),
             Change::Relive(_) => self.repeat_relive(cut),
+            Change::ResumeSink { sink, after } => self.repeat_resume(sink, after)?,
         }
         Ok(())
     }

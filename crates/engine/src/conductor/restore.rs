@@ -16,7 +16,7 @@ use super::Conductor;
 use super::cut::Cut;
 use super::durable::plan_hash;
 use super::recover::failed;
-use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, newest_entries, read_run};
+use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, SavedSink, newest_entries, read_run};
 use crate::define::{Made, make};
 use crate::journal::Object;
 use crate::table::TableChange;
@@ -114,7 +114,7 @@ impl Conductor {
         }
         if let Some(sink) = made.sink {
             let saved = sinks.remove(&object.id).unwrap_or_default();
-            self.restore_sink(object.id, sink, saved.first, saved.given_up)?;
+            self.restore_sink(object.id, sink, saved.first, saved.sink)?;
         }
         if let (Some(source), Some(relation)) = (made.source, made.relations.first()) {
             self.add_source(relation.clone(), source);
@@ -236,7 +236,7 @@ impl Conductor {
 #[derive(Default)]
 struct SinkBefore {
     first: Vec<(Epoch, Delta)>,
-    given_up: Option<String>,
+    sink: SavedSink,
 }
 
 fn saved_sinks(
@@ -252,7 +252,7 @@ fn saved_sinks(
             let pack = packs.get(store, &run.pack).map_err(failed)?;
             first.extend(by_epoch(&read_run(run, &pack).map_err(failed)?.0)?);
         }
-        sinks.insert(saved.sink, SinkBefore { first, given_up: saved.given_up.clone() });
+        sinks.insert(saved.sink, SinkBefore { first, sink: saved.clone() });
     }
     Ok(sinks)
 }
