@@ -8,19 +8,27 @@
 //!
 //! [`Keeper`] writes them, on a thread of its own: the conductor only hands it shared columns.
 
+mod find;
 mod keeper;
 mod merge;
 mod pack;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tidemill_delta::{Epoch, Micros};
 use tidemill_plan::{NodeId, RelationId};
+use tidemill_storage::ObjectStore;
 
+pub(crate) use find::{Found, find};
 pub(crate) use keeper::{Job, Keeper, Saving};
 pub(crate) use merge::newest_entries;
 pub(crate) use pack::{Packs, read_run};
 
 use crate::journal::{Counts, Object, PartitionRead};
+
+/// Where checkpoints are kept.
+pub(crate) type Store = Arc<dyn ObjectStore>;
 
 /// The version of directories that this program writes.
 pub(crate) const FORMAT: u32 = 1;

@@ -25,7 +25,7 @@ mod status;
 mod subscription;
 mod table;
 
-pub use config::{Config, Data};
+pub use config::{CheckpointStore, Config, Data};
 pub use engine::{Engine, Receipt};
 pub use session::{CopyOutRows, Response, Session, change_rows, change_schema};
 pub use status::{DurabilityStatus, EngineStatus, RelationStatus, SinkStatus};

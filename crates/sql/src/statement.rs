@@ -317,6 +317,8 @@ pub enum ShowWhat {
     Sinks,
     /// `SHOW EPOCHS`.
     Epochs,
+    /// `SHOW CHECKPOINTS`.
+    Checkpoints,
     /// `SHOW CREATE ... name`.
     Create(ObjectName),
     /// `SHOW COLUMNS FROM t`, `DESCRIBE t`.

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod object_store;
 mod output;
 mod progress;
 mod report;

@@ -10,13 +10,13 @@ use tidemill_delta::{Delta, Epoch, relaxed};
 use tidemill_plan::RelationId;
 use tidemill_sql::{OnConflict, SqlError};
 use tidemill_state::Collection;
-use tidemill_storage::{Checkpoints, FileEntry, FolderStore, Manifest};
+use tidemill_storage::{Checkpoints, FileEntry, Manifest};
 
 use super::Conductor;
 use super::cut::Cut;
 use super::durable::plan_hash;
 use super::recover::failed;
-use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, SavedSink, newest_entries, read_run};
+use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, SavedSink, Store, newest_entries, read_run};
 use crate::define::{Made, make};
 use crate::journal::Object;
 use crate::table::TableChange;
@@ -33,10 +33,10 @@ impl Conductor {
     /// Brings a checkpoint back.
     pub(super) fn restore(
         &mut self,
-        store: &Checkpoints<FolderStore>,
+        store: &Checkpoints<Store>,
         manifest: &Manifest,
+        mut packs: Packs,
     ) -> Result<Restored, SqlError> {
-        let mut packs = Packs::new(&manifest.files);
         let directory = manifest.files.iter().find(|f| f.name.starts_with(DIRECTORY));
         let directory = directory.ok_or_else(|| failed("the last checkpoint has no directory"))?;
         let text = packs.get(store, &directory.name).map_err(failed)?;
@@ -243,7 +243,7 @@ fn saved_sinks(
     directory: &Directory,
     runs: &BTreeMap<Of, Vec<&Run>>,
     packs: &mut Packs,
-    store: &Checkpoints<FolderStore>,
+    store: &Checkpoints<Store>,
 ) -> Result<BTreeMap<RelationId, SinkBefore>, SqlError> {
     let mut sinks = BTreeMap::new();
     for saved in &directory.sinks {
