@@ -19,6 +19,7 @@ mod sinks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::Receiver;
 use tidemill_connect::{BadRow, Sink, Source};
 use tidemill_dataflow::{Command, Guards, Loop, Output, ViewSpec};
@@ -48,6 +49,8 @@ pub(crate) enum Request {
     Write { changes: Vec<(RelationId, TableChange)>, reply: Reply<Epoch> },
     /// Rows from outside; answered when they are in an epoch, or when it is published.
     Ingest { table: RelationId, rows: Vec<Prepared>, upsert: bool, bad: Vec<BadRow>, wait: bool, reply: Reply<Epoch> },
+    /// Rows of a table that go by themselves. Those that have changed meanwhile stay.
+    Expire { table: RelationId, rows: RecordBatch, reply: Reply<Epoch> },
     /// A new object.
     Define(Box<Define>),
     /// Objects go, dependents first.
@@ -336,6 +339,7 @@ fn rows_of(request: &Request) -> usize {
             let rows = |c: &TableChange| c.added.iter().chain(&c.removed).map(|b| b.num_rows()).sum::<usize>();
             changes.iter().map(|(_, c)| rows(c)).sum()
         }
+        Request::Expire { rows, .. } => rows.num_rows(),
         _ => 0,
     }
 }

@@ -16,6 +16,7 @@ mod published;
 mod reading;
 mod replica;
 mod retained;
+mod retention;
 mod room;
 mod session;
 mod side_table;

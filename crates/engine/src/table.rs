@@ -138,6 +138,13 @@ impl PrimaryKey {
         Ok(keys.iter().map(|key| Some(!self.by_key.contains_key(key.as_ref()) && new.insert(key.as_ref()))).collect())
     }
 
+    /// Which rows are there, exactly so.
+    pub(crate) fn holds(&self, rows: &RecordBatch) -> Result<BooleanArray, SqlError> {
+        let (keys, contents) = self.encode(rows)?;
+        let stored = keys.iter().map(|key| self.by_key.get(key.as_ref()).map(|row| &**row));
+        Ok(stored.zip(contents.iter()).map(|(stored, row)| Some(stored == Some(row.as_ref()))).collect())
+    }
+
     fn encode(&self, rows: &RecordBatch) -> Result<(arrow::row::Rows, arrow::row::Rows), SqlError> {
         let columns: Vec<ArrayRef> = self.columns.iter().map(|c| rows.column(*c).clone()).collect();
         let keys = self.keys.convert_columns(&columns).map_err(internal)?;

@@ -64,6 +64,29 @@ impl Conductor {
         }
     }
 
+    /// Takes rows out that have become too old, or too many. Nothing has come in, so nothing is counted.
+    pub(super) fn cut_expired(&mut self, cut: &mut Cut, table: RelationId, rows: RecordBatch, reply: Reply<Epoch>) {
+        match self.expired(table, rows) {
+            Ok(delta) => {
+                self.put(cut, table, None, delta, true);
+                cut.replies.push(reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn expired(&mut self, table: RelationId, rows: RecordBatch) -> Result<Delta, SqlError> {
+        let relation = self.relations.get(&table).cloned().ok_or_else(gone)?;
+        let Some(keys) = self.keys.get_mut(&table) else { return Ok(Delta::inserts(rows).negate()) };
+        let same = keys.holds(&rows)?;
+        let removed = vec![filter_record_batch(&rows, &same).map_err(internal)?];
+        keys.apply(&TableChange { removed, added: Vec::new(), on_conflict: OnConflict::Error }).inspect(|_| {
+            tracing::debug!(table = relation.name, rows = rows.num_rows(), "rows went by retention");
+        })
+    }
+
     /// What becomes of a transaction's changes, or why none of them can be applied.
     fn arrived(&mut self, cut: &Cut, changes: Vec<(RelationId, TableChange)>) -> Result<Vec<Arrived>, SqlError> {
         let sorted: Vec<Sorted> =

@@ -157,6 +157,7 @@ impl Conductor {
                         }
                     }
                 }
+                Request::Expire { table, rows, reply } => self.cut_expired(cut, table, rows, reply),
                 Request::Define(define) => self.define(cut, *define),
                 Request::Repair(repair) => {
                     self.repair(cut, repair);
