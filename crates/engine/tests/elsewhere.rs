@@ -147,6 +147,42 @@ async fn what_was_there_comes_back_from_the_store() {
     engine.shutdown();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_emptied_is_no_fresh_start() {
+    for inside in [false, true] {
+        let (folder, bucket) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let store = Store::new(bucket.path());
+        let store = (!inside).then_some(&store);
+        let engine = start(folder.path(), store, OFTEN).expect("it starts");
+        let mut session = engine.session();
+        run(&mut session, "CREATE TABLE t (a bigint, s text)").await;
+        // Several segments of the log, so that the first ones go.
+        for _ in 0..9 {
+            run(&mut session, "INSERT INTO t VALUES (1, repeat('x', 20000000)); DELETE FROM t").await;
+        }
+        for _ in 0..3 {
+            let written = || engine.status().durability.map_or(0, |status| status.checkpoints);
+            let enough = written() + 1;
+            while written() < enough {
+                run(&mut session, "INSERT INTO t VALUES (0, '')").await;
+            }
+        }
+        drop(session);
+        engine.shutdown();
+        match store {
+            Some(store) => {
+                for object in store.list("").expect("a list") {
+                    store.delete(&object.name).expect("deleted");
+                }
+            }
+            None => std::fs::remove_dir_all(folder.path().join("checkpoints")).expect("removed"),
+        }
+        let error = start(folder.path(), store, NEVER).err().expect("refused");
+        let told = if inside { "record 0 is needed, but the log holds records from" } else { "any more" };
+        assert!(error.message.contains(told), "{error}");
+    }
+}
+
 fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).expect("a folder").next().is_none()
 }

@@ -134,8 +134,8 @@ fn define(server: &Server) {
     );
 }
 
-const TOTALS: &str =
-    "SELECT count(*), sum(n), (SELECT count(*) FROM j), (SELECT sum(total) FROM j WHERE k = 'k7') FROM v";
+const TOTALS: &str = "SELECT count(*) AS groups, sum(n) AS n, (SELECT count(*) AS c FROM j) AS joined,
+    (SELECT sum(total) AS s FROM j WHERE k = 'k7') AS k7 FROM v";
 
 #[test]
 #[ignore = "needs a store: tests/run-s3"]

@@ -34,6 +34,8 @@ pub(crate) enum NotFound {
          {before}, or copy them first"
     )]
     Other { before: String, now: String },
+    #[error("{0} has none of the checkpoints of this data folder any more, and the log alone does not have everything")]
+    Gone(String),
 }
 
 /// Finds them, and takes the store over for the folder's incarnation.
@@ -49,6 +51,7 @@ pub(crate) fn find(elsewhere: Option<&CheckpointStore>, folder: &DataFolder, log
     let ours = is_owned(&store, log)?;
     match before {
         Some(before) if before != now && !ours => return Err(NotFound::Other { before, now: now.to_owned() }),
+        Some(before) if !ours && log.first() > 0 => return Err(NotFound::Gone(before)),
         _ if ours => {}
         _ => own(&store, log)?,
     }

@@ -47,7 +47,8 @@ impl Conductor {
         *self.shared.log.lock() = Some(log.clone());
         self.repeating = true;
         self.commands.push(Command::Record);
-        let from = newest.as_ref().map_or(log.first(), |(manifest, _)| manifest.log_position);
+        // Without a checkpoint everything has to be in the log.
+        let from = newest.as_ref().map_or(0, |(manifest, _)| manifest.log_position);
         let restored = newest.map(|(manifest, packs)| self.restore(&checkpoints, &manifest, packs)).transpose()?;
         let checkpoint = restored.as_ref().map(|r| r.directory.epoch);
         let held = restored.filter(|_| !moved);
