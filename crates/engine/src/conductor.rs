@@ -50,7 +50,7 @@ pub(crate) enum Request {
     /// Rows from outside; answered when they are in an epoch, or when it is published.
     Ingest { table: RelationId, rows: Vec<Prepared>, upsert: bool, bad: Vec<BadRow>, wait: bool, reply: Reply<Epoch> },
     /// Rows of a table that go by themselves. Those that have changed meanwhile stay.
-    Expire { table: RelationId, rows: RecordBatch, reply: Reply<Epoch> },
+    Expire { table: RelationId, rows: RecordBatch, seen: Epoch, reply: Reply<Epoch> },
     /// A new object.
     Define(Box<Define>),
     /// Objects go, dependents first.
@@ -127,6 +127,8 @@ pub(crate) struct Conductor {
     finished: BTreeMap<Epoch, Vec<Output>>,
     relations: BTreeMap<RelationId, Arc<Relation>>,
     keys: BTreeMap<RelationId, PrimaryKey>,
+    /// In which epoch rows of a table without a key were last taken out.
+    removed: BTreeMap<RelationId, Epoch>,
     sources: BTreeMap<RelationId, RunningSource>,
     sinks: BTreeMap<RelationId, RunningSink>,
     specs: BTreeMap<RelationId, Arc<ViewSpec>>,
@@ -185,6 +187,7 @@ impl Conductor {
             finished: BTreeMap::new(),
             relations: BTreeMap::new(),
             keys: BTreeMap::new(),
+            removed: BTreeMap::new(),
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             specs: BTreeMap::new(),

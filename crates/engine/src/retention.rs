@@ -83,14 +83,14 @@ impl Cleaner {
         let eldest = loop {
             // Nobody deletes the same rows meanwhile.
             let _one_at_a_time = inner.dml.blocking_lock();
-            let Some(rows) = rows_of(inner, table.id) else { return Ok(()) };
+            let Some((mut seen, rows)) = rows_of(inner, table.id) else { return Ok(()) };
             let Found { gone, eldest } =
                 find(&rows, retention, oldest).map_err(|e| SqlError::internal(e.to_string()))?;
             let more = gone.len() > EPOCHS;
             for rows in gone.into_iter().take(EPOCHS) {
                 // Others would wait for the lock, and not be told why.
                 inner.refuse_while_full()?;
-                inner.ask_blocking(|reply| Request::Expire { table: table.id, rows, reply })?;
+                seen = inner.ask_blocking(|reply| Request::Expire { table: table.id, rows, seen, reply })?;
             }
             if !more {
                 break eldest;
@@ -114,8 +114,10 @@ fn last_change(inner: &Inner, table: RelationId) -> Epoch {
     inner.published.state.read().shown.get(&table).map_or(0, |shown| shown.last_epoch)
 }
 
-fn rows_of(inner: &Inner, table: RelationId) -> Option<Collection> {
-    inner.published.state.read().shown.get(&table)?.rows.clone()
+/// A table's rows, and the epoch of which they are.
+fn rows_of(inner: &Inner, table: RelationId) -> Option<(Epoch, Collection)> {
+    let state = inner.published.state.read();
+    Some((state.epoch, state.shown.get(&table)?.rows.clone()?))
 }
 
 /// What a look finds.

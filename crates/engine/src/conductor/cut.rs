@@ -157,7 +157,7 @@ impl Conductor {
                         }
                     }
                 }
-                Request::Expire { table, rows, reply } => self.cut_expired(cut, table, rows, reply),
+                Request::Expire { table, rows, seen, reply } => self.cut_expired(cut, table, (rows, seen), reply),
                 Request::Define(define) => self.define(cut, *define),
                 Request::Repair(repair) => {
                     self.repair(cut, repair);
@@ -187,7 +187,8 @@ impl Conductor {
                     .into_iter()
                     .collect()
             };
-            let back = TableChange { removed: take(rows(1)), added: take(rows(-1)), on_conflict: OnConflict::Error };
+            let back =
+                TableChange { removed: take(rows(1)), added: take(rows(-1)), on_conflict: OnConflict::Error, seen: 0 };
             let undone = keys.apply(&back);
             debug_assert!(undone.is_ok(), "{undone:?}");
         }
@@ -414,6 +415,7 @@ impl Conductor {
             }
             self.relations.remove(id);
             self.keys.remove(id);
+            self.removed.remove(id);
             self.reached.remove(id);
             self.in_force.remove(id);
             self.retained.remove(id);

@@ -195,7 +195,7 @@ impl Conductor {
             Some(keys) => {
                 let from = filter_record_batch(&there, &keys.fresh(&own(&there))?).map_err(internal)?;
                 let added = vec![own(&from)];
-                let change = TableChange { removed: Vec::new(), added, on_conflict: OnConflict::Error };
+                let change = TableChange { removed: Vec::new(), added, on_conflict: OnConflict::Error, seen: 0 };
                 (from, keys.apply(&change)?)
             }
         };

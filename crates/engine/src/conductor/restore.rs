@@ -159,7 +159,8 @@ impl Conductor {
         *rows = Collection::of_runs(rows.schema().clone(), runs);
         if let Some(keys) = self.keys.get_mut(&relation) {
             for rows in rows.to_batches().map_err(failed)? {
-                let change = TableChange { removed: Vec::new(), added: vec![rows], on_conflict: OnConflict::Error };
+                let change =
+                    TableChange { removed: Vec::new(), added: vec![rows], on_conflict: OnConflict::Error, seen: 0 };
                 keys.apply(&change)?;
             }
         }
