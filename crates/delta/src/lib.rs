@@ -139,6 +139,12 @@ impl Delta {
         }
     }
 
+    /// Bytes of the rows: a slice counts for its part of the columns that it shares.
+    pub fn row_bytes(&self) -> usize {
+        let bytes = |c: &ArrayRef| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size());
+        self.rows.columns().iter().map(bytes).sum::<usize>() + self.diff.as_ref().map_or(0, |d| d.len() * 8)
+    }
+
     /// Bytes that the columns hold in memory.
     pub fn bytes(&self) -> usize {
         self.rows.columns().iter().map(|c| c.get_array_memory_size()).sum::<usize>()

@@ -84,6 +84,11 @@ impl CatalogState {
         self.reads.get(&id).into_iter().flatten().copied()
     }
 
+    /// The tables whose rows go by themselves, in the order of their creation.
+    pub(crate) fn with_retention(&self) -> Vec<Arc<Relation>> {
+        self.by_id.values().filter(|relation| relation.retention.is_some()).cloned().collect()
+    }
+
     /// A name for an error message.
     pub(crate) fn describe(&self, id: RelationId) -> String {
         if let Some(sink) = self.sinks.values().find(|s| s.id == id) {

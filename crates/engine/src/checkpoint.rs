@@ -8,19 +8,27 @@
 //!
 //! [`Keeper`] writes them, on a thread of its own: the conductor only hands it shared columns.
 
+mod find;
 mod keeper;
 mod merge;
 mod pack;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tidemill_delta::{Epoch, Micros};
 use tidemill_plan::{NodeId, RelationId};
+use tidemill_storage::ObjectStore;
 
+pub(crate) use find::{Found, find};
 pub(crate) use keeper::{Job, Keeper, Saving};
 pub(crate) use merge::newest_entries;
 pub(crate) use pack::{Packs, read_run};
 
 use crate::journal::{Counts, Object, PartitionRead};
+
+/// Where checkpoints are kept.
+pub(crate) type Store = Arc<dyn ObjectStore>;
 
 /// The version of directories that this program writes.
 pub(crate) const FORMAT: u32 = 1;
@@ -70,11 +78,17 @@ pub(crate) struct SavedSource {
 }
 
 /// A sink.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct SavedSink {
     pub(crate) sink: RelationId,
     /// Why it has given changes up, if it has.
     pub(crate) given_up: Option<String>,
+    /// Another incarnation has the destination.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) fenced: bool,
+    /// The last epoch known to be committed; 0 before the first.
+    #[serde(default)]
+    pub(crate) committed: Epoch,
 }
 
 /// What readers see of a relation, but for rows.

@@ -19,6 +19,7 @@ mod sinks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::Receiver;
 use tidemill_connect::{BadRow, Sink, Source};
 use tidemill_dataflow::{Command, Guards, Loop, Output, ViewSpec};
@@ -30,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::catch_up::CatchUp;
 use self::durable::{Durable, Logged};
 use self::rebuild::Rebuild;
-pub(crate) use self::repair::{LateRows, Repair};
+pub(crate) use self::repair::{LateRows, Repair, ResumedSink};
 use crate::engine::Inner;
 use crate::event_time::Prepared;
 use crate::journal::Object;
@@ -48,6 +49,8 @@ pub(crate) enum Request {
     Write { changes: Vec<(RelationId, TableChange)>, reply: Reply<Epoch> },
     /// Rows from outside; answered when they are in an epoch, or when it is published.
     Ingest { table: RelationId, rows: Vec<Prepared>, upsert: bool, bad: Vec<BadRow>, wait: bool, reply: Reply<Epoch> },
+    /// Rows of a table that go by themselves. Those that have changed meanwhile stay.
+    Expire { table: RelationId, rows: RecordBatch, seen: Epoch, reply: Reply<Epoch> },
     /// A new object.
     Define(Box<Define>),
     /// Objects go, dependents first.
@@ -126,6 +129,8 @@ pub(crate) struct Conductor {
     finished: BTreeMap<Epoch, Vec<Output>>,
     relations: BTreeMap<RelationId, Arc<Relation>>,
     keys: BTreeMap<RelationId, PrimaryKey>,
+    /// In which epoch rows of a table without a key were last taken out.
+    removed: BTreeMap<RelationId, Epoch>,
     sources: BTreeMap<RelationId, RunningSource>,
     sinks: BTreeMap<RelationId, RunningSink>,
     specs: BTreeMap<RelationId, Arc<ViewSpec>>,
@@ -184,6 +189,7 @@ impl Conductor {
             finished: BTreeMap::new(),
             relations: BTreeMap::new(),
             keys: BTreeMap::new(),
+            removed: BTreeMap::new(),
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             specs: BTreeMap::new(),
@@ -338,6 +344,7 @@ fn rows_of(request: &Request) -> usize {
             let rows = |c: &TableChange| c.added.iter().chain(&c.removed).map(|b| b.num_rows()).sum::<usize>();
             changes.iter().map(|(_, c)| rows(c)).sum()
         }
+        Request::Expire { rows, .. } => rows.num_rows(),
         _ => 0,
     }
 }

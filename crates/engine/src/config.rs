@@ -1,7 +1,10 @@
 //! How an engine runs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tidemill_storage::ObjectStore;
 
 /// How an engine runs.
 #[derive(Clone, Debug)]
@@ -54,18 +57,49 @@ impl Config {
 }
 
 /// A folder in which everything is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Data {
     /// The folder; made if it is not there.
     pub folder: PathBuf,
     /// How often a checkpoint is begun, if anything has changed since the last one.
     pub checkpoint_every: Duration,
+    /// Where checkpoints are kept; `None`: in the folder.
+    pub checkpoints: Option<CheckpointStore>,
+}
+
+/// A store of checkpoints that is not in the data folder.
+#[derive(Clone)]
+pub struct CheckpointStore {
+    address: String,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl CheckpointStore {
+    /// A store, and how a user calls it.
+    pub fn new(address: impl Into<String>, store: Arc<dyn ObjectStore>) -> Self {
+        CheckpointStore { address: address.into(), store }
+    }
+
+    /// How a user calls it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.store.clone()
+    }
+}
+
+impl std::fmt::Debug for CheckpointStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.address)
+    }
 }
 
 impl Data {
     /// A folder with the usual settings.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Data { folder: folder.into(), checkpoint_every: Duration::from_secs(10) }
+        Data { folder: folder.into(), checkpoint_every: Duration::from_secs(10), checkpoints: None }
     }
 }
 

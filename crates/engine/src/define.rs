@@ -203,6 +203,7 @@ pub(crate) fn define_view(
         append_only: false,
         event_time: None,
         generated: Vec::new(),
+        retention: None,
         defaults: Vec::new(),
         bounds: Vec::new(),
         definition: Some(create.query.to_string()),

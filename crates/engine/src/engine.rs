@@ -70,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) incarnation: AtomicU64,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Ends the thread that takes old rows out, when it is dropped.
+    retention: Mutex<Option<crossbeam_channel::Sender<()>>>,
     /// The workers, in a process that only works.
     guards: Mutex<Option<Guards>>,
 }
@@ -128,17 +130,31 @@ impl Inner {
         answer.await.map_err(|_| stopped())?
     }
 
+    /// As [`Inner::ask`], for a thread that may wait.
+    pub(crate) fn ask_blocking<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, SqlError>>) -> Request,
+    ) -> Result<T, SqlError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.blocking_send(request(reply)).map_err(|_| stopped())?;
+        answer.blocking_recv().map_err(|_| stopped())?
+    }
+
+    /// An error while nothing can be written down.
+    pub(crate) fn refuse_while_full(&self) -> Result<(), SqlError> {
+        let state = self.log.lock().as_ref().map(Log::state);
+        let Some(State::Paused { reason }) = state else { return Ok(()) };
+        Err(SqlError::new("53100", format!("nothing can be taken in: {reason}"))
+            .hint("Views can be read meanwhile. Make room on the disk; then send the rows again."))
+    }
+
     /// Asks the conductor to take rows in. Waits while too many others wait, and refuses while the disk is full.
     pub(crate) async fn ask_with_rows<'a>(
         &self,
         rows: impl Iterator<Item = &'a RecordBatch>,
         request: impl FnOnce(oneshot::Sender<Result<Epoch, SqlError>>) -> Request,
     ) -> Result<Epoch, SqlError> {
-        let state = self.log.lock().as_ref().map(Log::state);
-        if let Some(State::Paused { reason }) = state {
-            return Err(SqlError::new("53100", format!("nothing can be taken in: {reason}"))
-                .hint("Views can be read meanwhile. Make room on the disk; then send the rows again."));
-        }
+        self.refuse_while_full()?;
         let _room = self.room.take(rows.map(RecordBatch::get_array_memory_size).sum()).await?;
         self.ask(request).await
     }
@@ -202,6 +218,7 @@ impl Engine {
             saving: Arc::default(),
             incarnation: AtomicU64::new(1),
             thread: Mutex::new(None),
+            retention: Mutex::new(None),
             guards: Mutex::new(None),
         });
         if inner.config.index > 0 {
@@ -215,6 +232,9 @@ impl Engine {
         let thread = thread.map_err(|e| SqlError::new("58000", format!("cannot start the conductor: {e}")))?;
         *inner.thread.lock() = Some(thread);
         recovered.recv().map_err(|_| SqlError::internal("the conductor stopped while it started"))??;
+        let retention = crate::retention::start(Arc::downgrade(&inner));
+        *inner.retention.lock() =
+            Some(retention.map_err(|e| SqlError::new("58000", format!("cannot start a thread for retention: {e}")))?);
         Ok(Engine { inner })
     }
 
@@ -307,6 +327,7 @@ impl Engine {
     /// Stops: sources end, epochs in flight complete, threads join.
     pub fn shutdown(&self) {
         let Some(thread) = self.inner.thread.lock().take() else { return };
+        *self.inner.retention.lock() = None;
         let requests = self.inner.requests.clone();
         // The queue may be full, and this may be an async task: let another thread wait.
         let asked = std::thread::spawn(move || requests.blocking_send(Request::Shutdown));

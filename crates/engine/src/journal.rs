@@ -92,6 +92,8 @@ pub(crate) enum Change {
     Rebuild(Vec<RelationId>),
     /// They have had all their history, and take part from here on.
     Relive(Vec<RelationId>),
+    /// A sink that had given changes up goes on with those after an epoch; `None`: with all rows.
+    ResumeSink { sink: RelationId, after: Option<Epoch> },
 }
 
 /// An object of the catalog.
@@ -292,6 +294,7 @@ mod tests {
                 Change::Define(Object { id: 4, sql: "CREATE TABLE t (a int)".into(), keep: true }),
                 Change::Drop(vec![8, 4]),
                 Change::Stop(12),
+                Change::ResumeSink { sink: 16, after: Some(3) },
             ],
             watermarks: vec![(4, i64::MIN)],
             slices: vec![(12, 5)],

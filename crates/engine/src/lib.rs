@@ -16,6 +16,7 @@ mod published;
 mod reading;
 mod replica;
 mod retained;
+mod retention;
 mod room;
 mod session;
 mod side_table;
@@ -25,7 +26,7 @@ mod status;
 mod subscription;
 mod table;
 
-pub use config::{Config, Data, Spill};
+pub use config::{CheckpointStore, Config, Data, Spill};
 pub use engine::{Engine, Receipt};
 pub use session::{CopyOutRows, Response, Session, change_rows, change_schema};
 pub use status::{DurabilityStatus, EngineStatus, RelationStatus, SinkStatus};

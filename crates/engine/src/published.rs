@@ -53,7 +53,7 @@ impl Shown {
 
     /// Adds one epoch's changes for subscribers.
     pub(crate) fn push_change(&mut self, epoch: Epoch, delta: Delta) {
-        self.history_bytes += delta.bytes();
+        self.history_bytes += delta.row_bytes();
         self.history.push_back((epoch, delta));
     }
 
@@ -63,7 +63,7 @@ impl Shown {
         self.complete_after = complete_after;
         while self.history.front().is_some_and(|(epoch, _)| *epoch <= complete_after) {
             let gone = self.history.pop_front();
-            self.history_bytes -= gone.map_or(0, |(_, delta)| delta.bytes());
+            self.history_bytes -= gone.map_or(0, |(_, delta)| delta.row_bytes());
         }
         self.forget_beyond(limit);
     }
@@ -71,7 +71,7 @@ impl Shown {
     fn forget_beyond(&mut self, limit: usize) {
         while self.history_bytes > limit {
             let Some((gone, delta)) = self.history.pop_front() else { break };
-            self.history_bytes -= delta.bytes();
+            self.history_bytes -= delta.row_bytes();
             self.complete_after = gone;
         }
     }

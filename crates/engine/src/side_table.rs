@@ -26,6 +26,7 @@ fn side_table(id: RelationId, name: String, schema: SchemaRef) -> Relation {
         append_only: false,
         event_time: None,
         generated: Vec::new(),
+        retention: None,
         defaults: Vec::new(),
         bounds: Vec::new(),
         definition: None,

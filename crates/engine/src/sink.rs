@@ -6,6 +6,9 @@
 //! that falls further behind loses its queue and stops, with the reason to be seen. Only one that depends on nothing but
 //! this machine is waited for while it works.
 //!
+//! A sink that has stopped is resumed by another one in its place, which goes on with what waits here or, if that was
+//! given up, with what readers' recent changes still have of it.
+//!
 //! What the destination refuses is handed to the conductor ([`RunningSink::take_rejected`]) before it counts as
 //! committed.
 
@@ -15,11 +18,10 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arrow::array::Array;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tidemill_connect::{Opening, Pace, Rejected, Sink, SinkCounts};
 use tidemill_delta::{Delta, Epoch};
@@ -27,7 +29,7 @@ use tidemill_env::Env;
 use tidemill_plan::RelationId;
 
 /// Bytes of changes that may wait for a sink.
-const QUEUE_BYTES: usize = 64 << 20;
+pub(crate) const QUEUE_BYTES: usize = 64 << 20;
 /// Pieces of changes that may wait for a sink, as small ones cost more than their bytes.
 const QUEUE_PIECES: usize = 1 << 16;
 /// How long the end of the engine waits for a sink that does not come to its own.
@@ -61,6 +63,8 @@ pub(crate) struct SinkProgress {
     pub(crate) rows: AtomicU64,
     /// The last epoch committed; 0 before the first.
     pub(crate) epoch: AtomicU64,
+    /// The thread will not touch the destination any more, unless the sink is dropped.
+    at_rest: AtomicBool,
     state: Mutex<SinkState>,
 }
 
@@ -77,6 +81,10 @@ pub(crate) struct Start {
     pub(crate) sink: Box<dyn Sink>,
     /// How to open it; `None` if that is done.
     pub(crate) opening: Option<Opening>,
+    /// The last epoch known to be committed. What the destination says when it is opened counts more.
+    pub(crate) committed: Option<Epoch>,
+    /// How many rows it has delivered before.
+    pub(crate) rows: u64,
     /// Changes from before: the rows that were there when the sink was created, or what a checkpoint saved. They do not
     /// count for the queue's bound.
     pub(crate) first: Vec<(Epoch, Delta)>,
@@ -111,6 +119,8 @@ struct Queue {
     ending: Option<Ending>,
     /// The sink was too far behind, or may not write any more: nothing is taken in.
     closed: bool,
+    /// Another incarnation has the destination.
+    fenced: bool,
     /// The thread is gone.
     ended: bool,
 }
@@ -161,9 +171,12 @@ impl Shared {
 impl RunningSink {
     /// Starts the thread, which does nothing until the sink is released; `wake` wakes the conductor.
     pub(crate) fn start(start: Start, env: Env, wake: Arc<dyn Fn() + Send + Sync>) -> std::io::Result<Self> {
-        let Start { name, from, sink, opening, first } = start;
+        let Start { name, from, sink, opening, committed, rows, first } = start;
         let waiting = first.into_iter().map(|(epoch, delta)| Waiting { epoch, delta, bytes: 0 }).collect();
-        let (progress, counts) = (Arc::new(SinkProgress::default()), sink.counts());
+        let (progress, counts) = (SinkProgress::default(), sink.counts());
+        progress.rows.store(rows, Ordering::Relaxed);
+        progress.epoch.store(committed.unwrap_or(0), Ordering::Release);
+        let progress = Arc::new(progress);
         let shared = Arc::new(Shared {
             name: name.clone(),
             queue: Mutex::new(Queue { waiting, held: true, ..Queue::default() }),
@@ -173,7 +186,7 @@ impl RunningSink {
             env,
             wake,
         });
-        let thread = deliver::spawn(sink, opening, shared.clone())?;
+        let thread = deliver::spawn(sink, opening, committed, shared.clone())?;
         Ok(RunningSink { from, progress, counts, shared, thread: Some(thread) })
     }
 
@@ -201,6 +214,10 @@ impl RunningSink {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
     /// Hands an epoch's changes over, all of them at once. Waits for a local sink that is behind; any other that is too
     /// far behind is stopped.
     pub(crate) fn send(&self, epoch: Epoch, deltas: &[Delta]) {
@@ -215,13 +232,14 @@ impl RunningSink {
         if Shared::is_full(&queue) && !queue.held {
             let why = self.progress.state().told().1.map_or_else(String::new, |reason| format!("; it was: {reason}"));
             let reason = format!(
-                "it fell behind by more than {} MiB of changes, which are given up: drop it and create it again{why}",
+                "it fell behind by more than {} MiB of changes, which are given up; ALTER SINK ... RESUME goes on if they \
+                 are kept for subscribers, else drop it and create it again{why}",
                 QUEUE_BYTES >> 20
             );
             return self.shared.close(&mut queue, reason);
         }
         for delta in deltas.iter().filter(|d| !d.is_empty()) {
-            let bytes = bytes_of(delta);
+            let bytes = delta.row_bytes();
             queue.bytes += bytes;
             queue.waiting.push_back(Waiting { epoch, delta: delta.clone(), bytes });
         }
@@ -232,6 +250,28 @@ impl RunningSink {
     pub(crate) fn fail(&self, reason: String) {
         let mut queue = self.shared.queue.lock();
         self.shared.close(&mut queue, reason);
+    }
+
+    /// Stops the sink: another incarnation has the destination.
+    pub(crate) fn fail_fenced(&self, reason: String) {
+        let mut queue = self.shared.queue.lock();
+        queue.fenced = true;
+        self.shared.close(&mut queue, reason);
+    }
+
+    /// Whether it has stopped, however that came about.
+    pub(crate) fn has_stopped(&self) -> bool {
+        matches!(self.progress.state(), SinkState::Stopped(_))
+    }
+
+    /// Whether it has stopped and its thread is done with the destination.
+    pub(crate) fn at_rest(&self) -> bool {
+        self.has_stopped() && self.progress.at_rest.load(Ordering::Acquire)
+    }
+
+    /// Whether another incarnation has the destination, so that this one may never write to it again.
+    pub(crate) fn fenced(&self) -> bool {
+        self.shared.queue.lock().fenced
     }
 
     /// Whether all that was sent is committed, or the sink has stopped. If not, it hurries, and wakes the conductor.
@@ -250,13 +290,13 @@ impl RunningSink {
         self.shared.queue.lock().waiting.iter().map(|w| (w.epoch, w.delta.clone())).collect()
     }
 
-    /// The last epoch known to be committed.
-    #[cfg(test)]
+    /// The last epoch known to be committed; 0 before the first.
     pub(crate) fn committed(&self) -> Epoch {
-        self.progress.epoch.load(std::sync::atomic::Ordering::Acquire)
+        self.progress.epoch.load(Ordering::Acquire)
     }
 
-    /// Why the sink has given changes up, if it has: then there is a gap, and it must not go on after a restart either.
+    /// Why the sink has given changes up, if it has: then there is a gap, and it must not go on by itself after a restart
+    /// either.
     pub(crate) fn given_up(&self) -> Option<String> {
         let closed = self.shared.queue.lock().closed;
         self.progress.state().told().1.filter(|_| closed)
@@ -274,6 +314,11 @@ impl RunningSink {
     fn end(&self, ending: Ending) {
         self.shared.queue.lock().ending = Some(ending);
         self.shared.moved.notify_all();
+    }
+
+    /// Lets the thread go, without anything more for the destination: another one takes its place.
+    pub(crate) fn retire(self) {
+        self.end(Ending::Stop);
     }
 
     /// Waits until the sink has done what it can. One that hangs in the destination is left behind.
@@ -298,10 +343,4 @@ impl RunningSink {
 pub(crate) fn end_all(sinks: Vec<RunningSink>, ending: Ending) {
     sinks.iter().for_each(|sink| sink.end(ending));
     sinks.into_iter().for_each(RunningSink::wait);
-}
-
-/// Bytes of a delta's rows. Slices of one batch count for their part of it.
-fn bytes_of(delta: &Delta) -> usize {
-    let bytes = |c: &Arc<dyn Array>| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size());
-    delta.rows.columns().iter().map(bytes).sum::<usize>() + 8 * delta.diff.as_ref().map_or(0, |_| delta.len())
 }

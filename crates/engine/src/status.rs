@@ -11,8 +11,7 @@ use tidemill_sql::Relation;
 use tidemill_storage::{Log, State};
 
 use crate::catalog::SinkEntry;
-use crate::checkpoint::Saving;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::sink::SinkProgress;
 
 /// A table, source, view or sink at work, for `SHOW`, `/metrics` and the page.
@@ -74,6 +73,8 @@ pub struct DurabilityStatus {
     pub log_records: u64,
     /// Why nothing can be written now, if so.
     pub paused: Option<String>,
+    /// Where checkpoints are kept; `None`: in the data folder.
+    pub checkpoints_at: Option<String>,
     /// The epoch of the last checkpoint; 0: none yet.
     pub checkpoint_epoch: Epoch,
     /// Checkpoints written since the start.
@@ -220,12 +221,13 @@ impl Engine {
             epoch_latency_micros: stats.latency(),
             relations,
             sinks,
-            durability: inner.log.lock().as_ref().map(|log| durability(log, &inner.saving)),
+            durability: inner.log.lock().as_ref().map(|log| durability(log, inner)),
         }
     }
 }
 
-fn durability(log: &Log, saving: &Saving) -> DurabilityStatus {
+fn durability(log: &Log, inner: &Inner) -> DurabilityStatus {
+    let (saving, data) = (&inner.saving, inner.config.data.as_ref());
     let paused = match log.state() {
         State::Running => None,
         State::Paused { reason } | State::Failed { reason } => Some(reason),
@@ -234,6 +236,7 @@ fn durability(log: &Log, saving: &Saving) -> DurabilityStatus {
     DurabilityStatus {
         log_records: log.end() - log.first(),
         paused,
+        checkpoints_at: data.and_then(|data| data.checkpoints.as_ref()).map(|store| store.address().to_owned()),
         checkpoint_epoch: saving.epoch.load(Ordering::Relaxed),
         checkpoints: saving.written.load(Ordering::Relaxed),
         checkpoint_bytes: saving.bytes.load(Ordering::Relaxed),

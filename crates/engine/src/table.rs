@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
-use tidemill_delta::{Delta, batch};
+use tidemill_delta::{Delta, Epoch, batch};
 use tidemill_sql::{OnConflict, Relation, SqlError, state};
 
 /// The rows of a table with a primary key, by key.
@@ -26,9 +26,15 @@ pub(crate) struct TableChange {
     pub(crate) removed: Vec<RecordBatch>,
     pub(crate) added: Vec<RecordBatch>,
     pub(crate) on_conflict: OnConflict,
+    /// The epoch as of which `removed` was there; of no matter if nothing is.
+    pub(crate) seen: Epoch,
 }
 
 impl TableChange {
+    pub(crate) fn removes(&self) -> bool {
+        self.removed.iter().any(|rows| rows.num_rows() > 0)
+    }
+
     /// The change as a delta, for a table without a key.
     pub(crate) fn delta(&self, schema: &SchemaRef) -> Result<Delta, SqlError> {
         let removed = self.removed.iter().map(|rows| Delta::inserts(rows.clone()).negate());
@@ -36,6 +42,12 @@ impl TableChange {
         let parts: Vec<Delta> = removed.chain(added).filter(|d| !d.is_empty()).collect();
         Delta::concat(schema, &parts).map_err(internal)
     }
+}
+
+/// The error of a change whose rows are not there any more.
+pub(crate) fn changed_meanwhile(table: &str) -> SqlError {
+    let message = format!("a row of \"{table}\" was changed by another statement meanwhile");
+    SqlError::new("40001", message).hint("Run the statement again.")
 }
 
 fn internal(error: arrow::error::ArrowError) -> SqlError {
@@ -66,7 +78,7 @@ impl PrimaryKey {
             let list = arrow::array::UInt32Array::from_iter_values(list);
             Ok(vec![arrow::compute::take_record_batch(&delta.rows, &list).map_err(internal)?])
         };
-        self.apply(&TableChange { removed: rows(-1)?, added: rows(1)?, on_conflict: OnConflict::Error })?;
+        self.apply(&TableChange { removed: rows(-1)?, added: rows(1)?, on_conflict: OnConflict::Error, seen: 0 })?;
         Ok(())
     }
 
@@ -103,8 +115,7 @@ impl PrimaryKey {
                 let same = stored.as_deref() == Some(contents.row(i).as_ref());
                 undo.push((key.as_ref().into(), stored));
                 if !same {
-                    let message = format!("a row of \"{}\" was changed by another statement meanwhile", self.name);
-                    return Err(SqlError::new("40001", message).hint("Run the statement again."));
+                    return Err(changed_meanwhile(&self.name));
                 }
                 gone.push(contents.row(i).as_ref().into());
             }
@@ -136,6 +147,13 @@ impl PrimaryKey {
         let keys: Vec<_> = keys.iter().map(|key| key.owned()).collect();
         let mut new: HashSet<&[u8]> = HashSet::new();
         Ok(keys.iter().map(|key| Some(!self.by_key.contains_key(key.as_ref()) && new.insert(key.as_ref()))).collect())
+    }
+
+    /// Which rows are there, exactly so.
+    pub(crate) fn holds(&self, rows: &RecordBatch) -> Result<BooleanArray, SqlError> {
+        let (keys, contents) = self.encode(rows)?;
+        let stored = keys.iter().map(|key| self.by_key.get(key.as_ref()).map(|row| &**row));
+        Ok(stored.zip(contents.iter()).map(|(stored, row)| Some(stored == Some(row.as_ref()))).collect())
     }
 
     fn encode(&self, rows: &RecordBatch) -> Result<(arrow::row::Rows, arrow::row::Rows), SqlError> {

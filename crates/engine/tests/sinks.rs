@@ -32,6 +32,43 @@ fn engine() -> Engine {
     Engine::start(Config { workers: 2, ..Config::default() }, Env::real()).expect("the engine starts")
 }
 
+/// An engine on a data folder.
+fn kept(data: &Path, checkpoint_every: Duration, history_bytes: usize) -> Engine {
+    let data = Some(Data { checkpoint_every, ..Data::new(data) });
+    let config = Config { workers: 2, history_bytes, data, ..Config::default() };
+    Engine::start(config, Env::real()).expect("the engine starts")
+}
+
+/// A statement's SQLSTATE and message.
+async fn refused(session: &mut Session, sql: &str) -> (String, String) {
+    let statement = parse(sql).expect("it is understood").remove(0);
+    let error = session.execute(&statement, &[]).await.err().unwrap_or_else(|| panic!("{sql} is not refused"));
+    (error.code.to_string(), error.message)
+}
+
+/// Waits until `SHOW SINKS` has this state and so many rows of the sink. Gives the reason.
+async fn shown(session: &mut Session, state: &str, rows: Option<u64>) -> String {
+    let mut line = String::new();
+    for _ in 0..1000 {
+        line = run(session, "SHOW SINKS").await.expect("an answer").join("\n");
+        let cells: Vec<&str> = line.splitn(5, '|').collect();
+        if cells[1] == state && rows.is_none_or(|rows| cells[3] == rows.to_string()) {
+            return cells[4].to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("SHOW SINKS: {line}, not {state} with {rows:?} rows");
+}
+
+/// The numbers `n` in a folder's files, in order.
+fn numbers(folder: &Path) -> Vec<i64> {
+    let number = |line: &String| {
+        let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        value["n"].as_i64().expect("a number")
+    };
+    lines(folder).iter().map(number).collect()
+}
+
 /// The lines of all files that a reader of the folder sees, in the files' order.
 fn lines(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path());
@@ -204,4 +241,146 @@ async fn what_is_wrong_with_a_destination_is_told_at_once() {
     }
     assert_eq!(run(&mut session, "SHOW SINKS").await.expect("runs"), Vec::<String>::new());
     engine.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_has_stopped_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, path, away) = (folder.path().join("data"), folder.path().join("out"), folder.path().join("away"));
+    let create =
+        format!("CREATE SINK s FROM t WITH (connector = 'file', path = '{}/', format = 'json')", path.display());
+    let take_away = || std::fs::rename(&path, &away).expect("renamed");
+    let put_back = || {
+        // What a start has made meanwhile.
+        std::fs::remove_dir_all(&path).unwrap_or_default();
+        std::fs::rename(&away, &path).expect("renamed");
+    };
+
+    let engine = kept(&data, Duration::from_millis(10), 64 << 20);
+    let mut session = engine.session();
+    run(&mut session, "CREATE TABLE t (n bigint)").await.expect("runs");
+    run(&mut session, &create).await.expect("runs");
+    run(&mut session, "INSERT INTO t VALUES (1)").await.expect("runs");
+    shown(&mut session, "running", Some(1)).await;
+    let (code, message) = refused(&mut session, "ALTER SINK s RESUME").await;
+    assert_eq!((code.as_str(), message.as_str()), ("55000", "sink s has not stopped"));
+    let (code, message) = refused(&mut session, "ALTER SINK t RESUME").await;
+    assert_eq!((code.as_str(), message.as_str()), ("42P01", "sink \"t\" does not exist"));
+
+    take_away();
+    run(&mut session, "INSERT INTO t VALUES (2)").await.expect("the table goes on");
+    shown(&mut session, "stopped", Some(1)).await;
+    run(&mut session, "INSERT INTO t VALUES (3)").await.expect("the table goes on");
+    let (code, message) = refused(&mut session, "ALTER SINK s RESUME").await;
+    assert!(code == "58000" && message.contains("is missing, so what the folder has cannot be known"), "{message}");
+    assert!(shown(&mut session, "stopped", Some(1)).await.contains("No such file"));
+    put_back();
+    run(&mut session, "ALTER SINK s RESUME").await.expect("it goes on");
+    run(&mut session, "INSERT INTO t VALUES (4)").await.expect("runs");
+    shown(&mut session, "running", Some(4)).await;
+    assert_eq!(numbers(&path), [1, 2, 3, 4]);
+
+    // And with a restart between the two.
+    take_away();
+    run(&mut session, "INSERT INTO t VALUES (5)").await.expect("runs");
+    shown(&mut session, "stopped", Some(4)).await;
+    drop(session);
+    engine.shutdown();
+    let engine = kept(&data, Duration::from_millis(10), 64 << 20);
+    let mut session = engine.session();
+    shown(&mut session, "stopped", Some(0)).await;
+    run(&mut session, "INSERT INTO t VALUES (6)").await.expect("runs");
+    put_back();
+    run(&mut session, "ALTER SINK s RESUME").await.expect("it goes on");
+    run(&mut session, "INSERT INTO t VALUES (7)").await.expect("runs");
+    shown(&mut session, "running", Some(3)).await;
+    assert_eq!(numbers(&path), [1, 2, 3, 4, 5, 6, 7]);
+
+    // It can be dropped when it has stopped, too.
+    take_away();
+    run(&mut session, "INSERT INTO t VALUES (8)").await.expect("runs");
+    shown(&mut session, "stopped", Some(3)).await;
+    run(&mut session, "DROP SINK s").await.expect("runs");
+    assert_eq!(run(&mut session, "SHOW SINKS").await.expect("runs"), Vec::<String>::new());
+    let (code, _) = refused(&mut session, "ALTER SINK s RESUME").await;
+    assert_eq!(code, "42P01");
+    drop(session);
+    engine.shutdown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_fell_behind_goes_on_as_long_as_its_changes_are_kept() {
+    let hour = Duration::from_secs(3600);
+    let create = |path: &Path| {
+        format!("CREATE SINK s FROM t WITH (connector = 'file', path = '{}/', format = 'json')", path.display())
+    };
+    // More than may wait for a sink.
+    let fall_behind = "UPDATE t SET filler = repeat('x', 20000000) WHERE n = 1;
+         UPDATE t SET filler = repeat('y', 20000000) WHERE n = 1;
+         UPDATE t SET filler = repeat('z', 20000000) WHERE n = 1;
+         UPDATE t SET filler = '' WHERE n = 1";
+    for history_bytes in [512 << 20, 32 << 20] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (data, path, away) = (folder.path().join("data"), folder.path().join("out"), folder.path().join("away"));
+        let engine = kept(&data, Duration::from_millis(10), history_bytes);
+        let mut session = engine.session();
+        run(&mut session, "CREATE TABLE t (n bigint PRIMARY KEY, filler text); INSERT INTO t VALUES (1, 'a')")
+            .await
+            .expect("runs");
+        run(&mut session, &create(&path)).await.expect("runs");
+        shown(&mut session, "running", Some(1)).await;
+        std::fs::rename(&path, &away).expect("renamed");
+        run(&mut session, fall_behind).await.expect("the table goes on");
+        run(&mut session, "INSERT INTO t VALUES (2, '')").await.expect("the table goes on");
+        assert!(shown(&mut session, "stopped", Some(1)).await.contains("fell behind by more than 64 MiB"));
+        // A checkpoint that knows of it.
+        let seen = engine.status().durability.map_or(0, |d| d.checkpoints);
+        while engine.status().durability.map_or(0, |d| d.checkpoints) < seen + 2 {
+            run(&mut session, "INSERT INTO t VALUES (3, ''); DELETE FROM t WHERE n = 3").await.expect("runs");
+        }
+        drop(session);
+        engine.shutdown();
+
+        let engine = kept(&data, hour, history_bytes);
+        let mut session = engine.session();
+        std::fs::remove_dir_all(&path).unwrap_or_default();
+        std::fs::rename(&away, &path).expect("renamed");
+        // It does not go on by itself.
+        assert!(shown(&mut session, "stopped", Some(0)).await.contains("fell behind by more than 64 MiB"));
+        if history_bytes < 64 << 20 {
+            let (code, message) = refused(&mut session, "ALTER SINK s RESUME").await;
+            assert!(code == "55000" && message.contains("are not kept any more"), "{message}");
+            engine.shutdown();
+            continue;
+        }
+        run(&mut session, "ALTER SINK s RESUME").await.expect("it goes on");
+        run(&mut session, "INSERT INTO t VALUES (4, '')").await.expect("runs");
+        shown(&mut session, "running", None).await;
+        drop(session);
+        engine.shutdown();
+
+        // The last checkpoint has it stopped; the journal has that it was resumed.
+        let engine = kept(&data, hour, history_bytes);
+        let mut session = engine.session();
+        shown(&mut session, "running", None).await;
+        run(&mut session, "INSERT INTO t VALUES (5, '')").await.expect("runs");
+        let wanted = |lines: &[String]| lines.iter().any(|line| line.contains("\"n\":5"));
+        for _ in 0..1000 {
+            if wanted(&lines(&path)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(session);
+        engine.shutdown();
+        let mut sums = std::collections::BTreeMap::<(i64, String), i64>::new();
+        for line in lines(&path) {
+            let change: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+            let filler: String = change["filler"].as_str().expect("text").chars().take(1).collect();
+            let row = (change["n"].as_i64().expect("a number"), filler);
+            *sums.entry(row).or_default() += change["diff"].as_i64().expect("a number");
+        }
+        let left: Vec<_> = sums.into_iter().filter(|(_, sum)| *sum != 0).map(|((n, _), sum)| (n, sum)).collect();
+        assert_eq!(left, [(1, 1), (2, 1), (4, 1), (5, 1)]);
+    }
 }

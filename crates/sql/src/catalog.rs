@@ -45,6 +45,8 @@ pub struct Relation {
     pub event_time: Option<EventTime>,
     /// Generated columns.
     pub generated: Vec<Generated>,
+    /// Which rows of a table go by themselves.
+    pub retention: Option<Retention>,
     /// Default values: column and SQL expression.
     pub defaults: Vec<(usize, String)>,
     /// Time columns bounded by the watermark (of the sources it is made from).
@@ -70,6 +72,17 @@ pub struct EventTime {
     pub future_fence: Option<Micros>,
     /// How long a partition may be without rows before the watermark goes on without it.
     pub idle_timeout: Limit,
+}
+
+/// Which rows go by themselves: those that are too old, and the eldest when there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The column that tells how old a row is, a timestamp or date that is never NULL.
+    pub column: usize,
+    /// How old a row may become, in microseconds.
+    pub age: Option<Micros>,
+    /// How many rows may stay.
+    pub rows: Option<u64>,
 }
 
 /// A column computed from the others when a row arrives.

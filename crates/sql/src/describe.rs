@@ -80,6 +80,9 @@ pub fn show_schema(what: &ShowWhat) -> SchemaRef {
         }
         ShowWhat::Sinks => text_columns(&["name", "state", "epoch", "rows", "reason"]),
         ShowWhat::Epochs => text_columns(&["epoch", "epochs_with_rows", "p50_us", "p99_us"]),
+        ShowWhat::Checkpoints => {
+            text_columns(&["kept_in", "state", "epoch", "written", "bytes", "log_records", "reason"])
+        }
         ShowWhat::Create(_) => text_columns(&["create_statement"]),
         ShowWhat::Columns(_) => text_columns(&["column", "type", "nullable"]),
         ShowWhat::Parameter(name) => text_columns(&[name]),

@@ -54,12 +54,13 @@ mod window_exec;
 
 pub use datafusion::sql::sqlparser::ast::Query;
 
-pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Snapshot};
+pub use catalog::{Catalog, EventTime, Generated, Relation, RelationKind, Retention, Snapshot};
 pub use describe::{explain_schema, show_schema, type_name, verify_schema};
 pub use error::{Notice, SqlError, state};
 pub use planner::{Description, DmlRows, OnConflict, Param, PlannedView, Planner, QueryRows};
 pub use statement::{
     ColumnDefinition, CopyFormat, CopyOptions, CreateRelation, CreateSink, CreateView, DropKind, Limit, ObjectName,
-    Piece, ShowWhat, Statement, StatementKind, SubscribeTo, TimeOptions, parse, split, with_other_values,
+    Piece, RetentionOptions, ShowWhat, Statement, StatementKind, SubscribeTo, TimeOptions, parse, split,
+    with_other_values,
 };
 pub use view_query::ViewQuery;

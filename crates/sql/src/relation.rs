@@ -24,8 +24,8 @@ use crate::scalar::BatchScalar;
 use crate::sql_type::{field, output_type, type_name};
 use crate::syntax::for_planning;
 use crate::{
-    Catalog, ColumnDefinition, CreateRelation, EventTime, Generated, Limit, Planner, Relation, RelationKind, SqlError,
-    state,
+    Catalog, ColumnDefinition, CreateRelation, EventTime, Generated, Limit, Planner, Relation, RelationKind, Retention,
+    RetentionOptions, SqlError, state,
 };
 
 /// How far ahead of its arrival a row may be stamped unless an option says otherwise: an hour.
@@ -53,6 +53,7 @@ fn build(planner: &Planner, id: RelationId, create: &CreateRelation, text: &str)
     let generated = columns.generated()?;
     let defaults = columns.defaults()?;
     let event_time = create.watermark.as_ref().map(|(column, expr)| columns.event_time(column, expr)).transpose()?;
+    let retention = create.retention.as_ref().map(|options| columns.retention(options)).transpose()?;
     let bounds = event_time.iter().map(|time| Bound { column: time.column, offset: 1 }).collect();
     Ok(Relation {
         id,
@@ -64,6 +65,7 @@ fn build(planner: &Planner, id: RelationId, create: &CreateRelation, text: &str)
         append_only: create.source || event_time.is_some(),
         event_time,
         generated,
+        retention,
         defaults,
         bounds,
         definition: None,
@@ -254,6 +256,22 @@ impl Columns<'_> {
             Limit::Off => None,
             Limit::After(micros) => Some(micros),
         }
+    }
+
+    fn retention(&self, options: &RetentionOptions) -> Result<Retention, SqlError> {
+        let RetentionOptions { column: name, position, age, rows } = options;
+        let Some(column) = self.fields.iter().position(|field| field.name() == name) else {
+            let message = format!("column \"{name}\" named in retention_column does not exist");
+            return Err(SqlError::new(state::UNDEFINED_COLUMN, message).at(*position));
+        };
+        let field = &self.fields[column];
+        let time = matches!(field.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
+        if !time || field.is_nullable() {
+            let found = if time { "one that may be NULL".into() } else { type_name(field.data_type()) };
+            let message = format!("retention_column must be a timestamp or date that is NOT NULL, not {found}");
+            return Err(SqlError::new(state::DATATYPE_MISMATCH, message).at(*position));
+        }
+        Ok(Retention { column, age: *age, rows: *rows })
     }
 
     fn event_time(&self, name: &str, expr: &ast::Expr) -> Result<EventTime, SqlError> {

@@ -10,6 +10,7 @@ mod query;
 mod reader;
 mod relation;
 mod repair;
+mod retention;
 mod session;
 mod shown;
 mod split;
@@ -27,6 +28,7 @@ use reader::Reader;
 
 pub(crate) use query::{expression_of, query_of};
 pub(crate) use reader::{fold, is_word};
+pub use retention::RetentionOptions;
 pub use shown::with_other_values;
 pub use split::{Piece, split};
 
@@ -176,6 +178,8 @@ pub struct CreateRelation {
     pub watermark: Option<(String, ast::Expr)>,
     /// What the `WITH` options say about event time.
     pub time: TimeOptions,
+    /// Which rows go by themselves.
+    pub retention: Option<RetentionOptions>,
     /// The other `WITH` options, and `FORMAT x ENCODE y` as `format` and `encode`; keys in lower case.
     pub options: Vec<(String, String)>,
     /// Do nothing when it exists.
@@ -317,6 +321,8 @@ pub enum ShowWhat {
     Sinks,
     /// `SHOW EPOCHS`.
     Epochs,
+    /// `SHOW CHECKPOINTS`.
+    Checkpoints,
     /// `SHOW CREATE ... name`.
     Create(ObjectName),
     /// `SHOW COLUMNS FROM t`, `DESCRIBE t`.

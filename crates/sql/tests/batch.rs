@@ -77,6 +77,7 @@ impl World {
             append_only: false,
             event_time: None,
             generated: Vec::new(),
+            retention: None,
             defaults: Vec::new(),
             bounds: Vec::new(),
             definition: Some(query.into()),

@@ -63,6 +63,7 @@ impl World {
                     append_only: output.append_only,
                     event_time: None,
                     generated: Vec::new(),
+                    retention: None,
                     defaults: Vec::new(),
                     bounds: output.bounds.clone(),
                     definition: Some(planned.definition.clone()),

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::claim::{CLAIM, Claims, Place, claim, fence, refuse_younger};
 use crate::log::RecordNumber;
 use crate::manifest::MANIFEST;
+use crate::owner::OWNER;
 use crate::sealed::{FOOTER, seal, unseal};
 use crate::{FileEntry, Manifest, Object, ObjectStore, StorageError};
 
@@ -105,7 +106,7 @@ impl<S: ObjectStore> Checkpoints<S> {
     /// # Errors
     /// `Damaged` if the name is taken; else what the disk says.
     pub fn put_file(&mut self, name: &str, mut content: Vec<u8>) -> Result<FileEntry, StorageError> {
-        if name.starts_with(MANIFEST) || name.starts_with(CLAIM) {
+        if is_own(name) {
             return Err(StorageError::Name(name.to_owned()));
         }
         let length = content.len() as u64;
@@ -115,6 +116,11 @@ impl<S: ObjectStore> Checkpoints<S> {
         }
         self.uncommitted.insert(name.to_owned());
         Ok(FileEntry { name: name.to_owned(), length, checksum })
+    }
+
+    /// Gives up the files that are in no manifest yet: garbage collection may remove them.
+    pub fn abandon(&mut self) {
+        self.uncommitted.clear();
     }
 
     /// A file's content, if it is what the manifest says.
@@ -194,8 +200,7 @@ impl<S: ObjectStore> Checkpoints<S> {
         let needed: BTreeSet<&str> =
             kept.iter().flat_map(|manifest| &manifest.files).map(|file| file.name.as_str()).collect();
         for Object { name, .. } in &objects {
-            let ours = name.starts_with(MANIFEST) || name.starts_with(CLAIM);
-            if !ours && !needed.contains(name.as_str()) && !self.uncommitted.contains(name) {
+            if !is_own(name) && !needed.contains(name.as_str()) && !self.uncommitted.contains(name) {
                 self.store.delete(name)?;
             }
         }
@@ -224,6 +229,11 @@ impl<S: ObjectStore> Checkpoints<S> {
         }
         Ok(manifest)
     }
+}
+
+/// Whether an object is none of the files that manifests list.
+pub(crate) fn is_own(name: &str) -> bool {
+    [MANIFEST, CLAIM, OWNER].iter().any(|own| name.starts_with(own))
 }
 
 /// A manifest that is whole.

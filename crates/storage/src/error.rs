@@ -37,6 +37,9 @@ pub enum StorageError {
         /// The number of the one that took over.
         theirs: u64,
     },
+    /// The store has the checkpoints of another log.
+    #[error("{} has the checkpoints of another data folder: use that folder with it, or another place", .0.display())]
+    Foreign(PathBuf),
     /// A name that a store cannot give to an object.
     #[error("{0:?} cannot be an object's name: use a-z, 0-9, '-', '_' and '.', at most 128 of them, no '.' in front")]
     Name(String),

@@ -49,6 +49,10 @@ impl DataFolder {
         self.incarnation
     }
 
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// When it was opened, in microseconds since the Unix epoch.
     pub(crate) fn opened_micros(&self) -> i64 {
         self.opened_micros

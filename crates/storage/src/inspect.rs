@@ -35,6 +35,10 @@ impl Inspection {
         Ok(Inspection { folder: Folder::to_read(env, path)? })
     }
 
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// How often the folder was opened; nothing if never.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod folder;
 mod inspect;
 mod log;
 mod manifest;
+mod owner;
 #[cfg(feature = "s3")]
 mod s3;
 mod sealed;
@@ -31,6 +32,7 @@ pub use log::{
     TornTail,
 };
 pub use manifest::{FileEntry, Manifest};
+pub use owner::{is_owned, own};
 #[cfg(feature = "s3")]
 pub use s3::{S3Options, S3Store};
 pub use sealed::FOOTER;

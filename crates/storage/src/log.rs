@@ -123,6 +123,7 @@ pub struct Log {
     shared: Arc<Shared>,
     folder: Folder,
     options: LogOptions,
+    identity: u64,
 }
 
 /// What handles and the writer share.
@@ -186,6 +187,11 @@ impl Log {
         let queue = self.shared.queue.lock();
         let open = !queue.closing && matches!(queue.state, State::Running | State::Paused { .. });
         if open { self.options.max_queue.saturating_sub(queue.bytes) } else { 0 }
+    }
+
+    /// What tells it from all other logs, since it was made.
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The number of the log's first record. Those before were dropped.

@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::folder::Folder;
 use crate::{DataFolder, StorageError};
@@ -65,8 +66,8 @@ impl FolderStore {
     }
 }
 
-/// A store that is chosen at run time.
-impl<S: ObjectStore + ?Sized> ObjectStore for Box<S> {
+/// A store that is chosen at run time, or used by several.
+impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StorageError> {
         (**self).put(name, bytes)
     }
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn keeps_objects_by_name() {
         let temporary = tempfile::tempdir().unwrap();
-        let simulated = (Env::simulated(std::sync::Arc::default()), Path::new("/data"));
+        let simulated = (Env::simulated(Arc::default()), Path::new("/data"));
         for (env, path) in [(Env::real(), temporary.path()), simulated] {
             let data = DataFolder::open(&env, path).unwrap();
             let store = FolderStore::open(&data, "objects").unwrap();
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn names_stay_in_the_folder() {
-        let data = DataFolder::open(&Env::simulated(std::sync::Arc::default()), Path::new("/data")).unwrap();
+        let data = DataFolder::open(&Env::simulated(Arc::default()), Path::new("/data")).unwrap();
         let store = FolderStore::open(&data, "objects").unwrap();
         let long = "a".repeat(129);
         for name in ["", ".", "..", "../a", "a/b", "/a", "A", "a.new", "a\0", "a\n", "é", &long] {

@@ -7,7 +7,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use tidemill_storage::{Checkpoints, FileEntry, ObjectStore, S3Options, S3Store, StorageError};
+use tidemill_env::Env;
+use tidemill_storage::{
+    Checkpoints, DataFolder, FileEntry, Handlers, Log, LogOptions, ObjectStore, S3Options, S3Store, StorageError,
+    is_owned, own,
+};
 
 /// Set by `tests/run-s3`: the bucket, which is there, and the store's `host:port`. The key comes by the usual variables.
 fn bucket() -> String {
@@ -301,4 +305,25 @@ fn what_cannot_work_is_said_at_once() {
     let plain = S3Options { allow_http: Some(false), ..options(&address()) };
     let error = open(&prefix(), &plain);
     assert!(error.contains("cannot"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a store: tests/run-s3"]
+fn a_store_belongs_to_one_log() {
+    let temporary = tempfile::tempdir().unwrap();
+    let log = |name: &str| {
+        let data = DataFolder::open(&Env::real(), &temporary.path().join(name)).unwrap();
+        let handlers = Handlers { advanced: Box::new(|_| {}), fatal: Box::new(|error| panic!("{error}")) };
+        Log::open(&data, LogOptions::default(), handlers).unwrap().log
+    };
+    let (ours, theirs, objects) = (log("ours"), log("theirs"), store(&prefix()));
+    assert!(!is_owned(&objects, &ours).unwrap());
+    own(&objects, &ours).unwrap();
+    assert!(is_owned(&objects, &ours).unwrap());
+    assert!(matches!(own(&objects, &theirs), Err(StorageError::Foreign(_))));
+    assert_eq!(objects.list("").unwrap().len(), 1);
+    let mut checkpoints = Checkpoints::open(objects, 1).unwrap();
+    take(&mut checkpoints, 1).unwrap();
+    checkpoints.collect_garbage(1).unwrap();
+    assert!(is_owned(checkpoints.store(), &ours).unwrap());
 }

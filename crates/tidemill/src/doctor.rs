@@ -12,9 +12,11 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use tidemill_env::Env;
-use tidemill_storage::{CheckpointFindings, Inspection, LogFindings, LogOptions, Size, StorageError};
+use tidemill_storage::{
+    CheckpointFindings, Inspection, LogFindings, LogOptions, Size, StorageError, inspect_checkpoints,
+};
 
-use crate::Failure;
+use crate::{Failure, object_store};
 
 /// The folder of checkpoints in a data folder.
 const CHECKPOINTS: &str = "checkpoints";
@@ -34,11 +36,15 @@ Exit codes: 0 healthy, 1 damaged, 2 the folder cannot be looked at (in use, not 
 
 Examples:
   tidemill doctor /var/lib/tidemill
+  tidemill doctor /var/lib/tidemill --checkpoints s3://bucket/prefix    (see tidemill serve --help)
   tidemill doctor backup/monday --json    (for programs; a copy of a stopped server's folder will do)")]
 pub struct Arguments {
     /// The data folder.
     #[arg(value_name = "DATA", default_value = "data")]
     data: PathBuf,
+    /// The object store in which its checkpoints are, as tidemill serve was told.
+    #[arg(long, value_name = "URL", env = "TIDEMILL_CHECKPOINT_STORE")]
+    checkpoints: Option<String>,
     /// Write one JSON object.
     #[arg(long)]
     json: bool,
@@ -52,6 +58,8 @@ struct Findings {
     sizes: Vec<(&'static str, Size)>,
     log: Option<LogFindings>,
     checkpoints: Option<CheckpointFindings>,
+    /// Where the checkpoints are, if not in the folder.
+    elsewhere: Option<String>,
     recovery: Recovery,
     wrong: Vec<Wrong>,
     /// What a person should know, without being wrong.
@@ -96,7 +104,7 @@ impl Wrong {
 /// Looks at a folder.
 #[expect(clippy::print_stdout, reason = "the findings are the command's output")]
 pub fn doctor(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let findings = match examine(&arguments.data) {
+    let findings = match examine(&arguments.data, arguments.checkpoints.as_deref()) {
         Ok(findings) => findings,
         Err(failure) => {
             eprintln!("{failure}");
@@ -130,8 +138,12 @@ impl Findings {
                 self.wrong.push(wrong);
             }
         }
-        if whole_log {
-            self.judge_reach();
+        match &self.elsewhere {
+            Some(url) if self.checkpoints.is_none() => {
+                self.notes.push(format!("the checkpoints are in {url}; --checkpoints {url} looks at them too"));
+            }
+            _ if whole_log => self.judge_reach(),
+            _ => {}
         }
         if ghosts > 0 {
             self.notes.push(format!("{ghosts} checkpoints came too late from a process that had been replaced"));
@@ -168,7 +180,8 @@ impl Findings {
     }
 }
 
-fn examine(data: &Path) -> Result<Findings, Failure> {
+fn examine(data: &Path, store: Option<&str>) -> Result<Findings, Failure> {
+    let store = store.map(|url| Ok::<_, Failure>((url, object_store::open(url)?))).transpose()?;
     let inspection = Inspection::open(&Env::real(), data)?;
     let mut sizes = Vec::new();
     for name in ["", "log", CHECKPOINTS] {
@@ -179,6 +192,10 @@ fn examine(data: &Path) -> Result<Findings, Failure> {
         wrong.push(Wrong::of(&error));
         None
     });
+    let elsewhere = inspection.elsewhere().unwrap_or_else(|error| {
+        wrong.push(Wrong::of(&error));
+        None
+    });
     if incarnation.is_none() && wrong.is_empty() && sizes.len() == 1 {
         return Err(Failure(format!("error: {} is not a data folder: no server ever opened it", data.display())));
     }
@@ -186,12 +203,26 @@ fn examine(data: &Path) -> Result<Findings, Failure> {
     bar.set_message("log");
     let log = inspection.log(LogOptions::default().max_record, &mut |bytes| bar.inc(bytes))?;
     bar.set_message(CHECKPOINTS);
-    let checkpoints = inspection.checkpoints(CHECKPOINTS, &mut |bytes| bar.inc(bytes))?;
+    let checkpoints = match (&store, &elsewhere) {
+        (Some((_, store)), _) => Some(inspect_checkpoints(store, &mut |bytes| bar.inc(bytes))?),
+        (None, Some(_)) => None,
+        (None, None) => inspection.checkpoints(CHECKPOINTS, &mut |bytes| bar.inc(bytes))?,
+    };
     drop(bar);
+    let elsewhere = store.map(|(url, _)| url.to_owned()).or(elsewhere);
 
     let recovery = recovery(log.as_ref(), checkpoints.as_ref());
-    let mut findings =
-        Findings { data: data.to_owned(), incarnation, sizes, log, checkpoints, recovery, wrong, notes: Vec::new() };
+    let mut findings = Findings {
+        data: data.to_owned(),
+        incarnation,
+        sizes,
+        log,
+        checkpoints,
+        elsewhere,
+        recovery,
+        wrong,
+        notes: Vec::new(),
+    };
     findings.judge();
     Ok(findings)
 }

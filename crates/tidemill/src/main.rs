@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod doctor;
 mod memory;
+mod object_store;
 mod output;
 mod progress;
 mod report;

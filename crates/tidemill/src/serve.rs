@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tidemill_engine::{Config, Data, Engine};
+use tidemill_engine::{CheckpointStore, Config, Data, Engine};
 use tidemill_env::Env;
 use tidemill_serve::{Doors, ServeOptions};
 
-use crate::{Failure, cores, runtime};
+use crate::{Failure, cores, object_store, runtime};
 
 /// Serve PostgreSQL clients and HTTP until ctrl-c.
 #[derive(clap::Args)]
@@ -20,6 +20,11 @@ Examples:
   tidemill serve --data /var/lib/tidemill --pg 0.0.0.0:7432 --http 0.0.0.0:7480 --workers 4
   tidemill serve --memory 2GiB                   (what does not fit goes to disk)
   tidemill serve --hosts hosts.txt --index 1     (one of several processes)
+
+Checkpoints in an object store; the log stays in the folder. Key, region and address come from the usual variables:
+  export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... AWS_REGION=eu-central-1
+  export AWS_ENDPOINT_URL=https://minio.example:9000     (if it is not Amazon's)
+  tidemill serve --data /var/lib/tidemill --checkpoints s3://bucket/prefix
 
 Then:  psql -h 127.0.0.1 -p 7432     or     tidemill sql     or a browser at http://127.0.0.1:7480")]
 pub struct Arguments {
@@ -47,6 +52,9 @@ pub struct Arguments {
     /// Keep nothing: the next start begins empty.
     #[arg(long, conflicts_with = "data")]
     in_memory: bool,
+    /// Keep checkpoints in an object store instead of in the folder: s3://bucket or s3://bucket/prefix.
+    #[arg(long, value_name = "URL", conflicts_with = "in_memory", env = "TIDEMILL_CHECKPOINT_STORE")]
+    checkpoints: Option<String>,
     /// How often what has changed is saved, so that a start after a crash has less to repeat.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     checkpoint_every: Duration,
@@ -101,7 +109,11 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
     let workers = arguments.workers.unwrap_or_else(cores).max(1);
     // The other processes get from the first what it has kept.
     let keeps = !arguments.in_memory && arguments.index == 0;
-    let data = Data { folder: arguments.data.clone(), checkpoint_every: arguments.checkpoint_every };
+    let checkpoints = match arguments.checkpoints.as_ref().filter(|_| keeps) {
+        Some(url) => Some(CheckpointStore::new(url, object_store::open(url)?)),
+        None => None,
+    };
+    let data = Data { folder: arguments.data.clone(), checkpoint_every: arguments.checkpoint_every, checkpoints };
     Ok(Config {
         workers,
         hosts,
@@ -115,7 +127,7 @@ fn config(arguments: &Arguments) -> Result<Config, Failure> {
 
 async fn doors(arguments: &Arguments, engine: &Engine, workers: usize) -> Result<(), Failure> {
     let doors = Doors::bind(&ServeOptions { pg: Some(arguments.pg), http: Some(arguments.http) }).await?;
-    greet(&doors, workers, (!arguments.in_memory).then_some(&arguments.data));
+    greet(&doors, workers, arguments);
     tokio::select! {
         served = doors.serve(engine.clone()) => Ok(served?),
         stopped = ctrl_c() => stopped,
@@ -139,8 +151,13 @@ async fn work(engine: &Engine) -> Result<(), Failure> {
 }
 
 /// Says what listens where. Nobody may be reading, which is no reason to end.
-fn greet(doors: &Doors, workers: usize, data: Option<&PathBuf>) {
-    let kept = data.map_or("in memory only".to_owned(), |folder| format!("in {}", folder.display()));
+fn greet(doors: &Doors, workers: usize, arguments: &Arguments) {
+    let folder = arguments.data.display();
+    let kept = match &arguments.checkpoints {
+        _ if arguments.in_memory => "in memory only".to_owned(),
+        None => format!("in {folder}"),
+        Some(url) => format!("in {folder}, checkpoints in {url}"),
+    };
     let mut text =
         format!("Tidemill {} with {workers} worker threads; everything is kept {kept}\n", env!("CARGO_PKG_VERSION"));
     if let Some(pg) = doors.pg_address() {

@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use tidemill_dataflow::Saved;
 use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::RelationId;
-use tidemill_storage::{Checkpoints, FileEntry, FolderStore, Log, Manifest, RecordNumber};
+use tidemill_storage::{Checkpoints, FileEntry, Log, Manifest, RecordNumber};
 
 use super::merge::{Loaded, changes_after, merge};
 use super::pack::{Packing, Packs, StoreError, read_run};
-use super::{DIRECTORY, Directory, FORMAT, Of, Run};
+use super::{DIRECTORY, Directory, FORMAT, Of, Run, Store};
 
 /// Checkpoints that are kept.
 const KEEP: usize = 2;
@@ -73,7 +73,7 @@ type Known = BTreeMap<usize, (Arc<Delta>, Run)>;
 impl Keeper {
     /// Begins with the checkpoint that was restored: its directory, its files, and the rows that are in it.
     pub(crate) fn start(
-        store: Checkpoints<FolderStore>,
+        store: Checkpoints<Store>,
         log: Log,
         incarnation: u64,
         restored: Option<(Directory, Vec<FileEntry>)>,
@@ -137,7 +137,7 @@ fn address(delta: &Arc<Delta>) -> usize {
 }
 
 struct Writer {
-    store: Checkpoints<FolderStore>,
+    store: Checkpoints<Store>,
     incarnation: u64,
     written: u64,
     /// The runs of the last checkpoint.
@@ -165,6 +165,8 @@ impl Writer {
         // A number is never used twice, not even after a failure.
         self.written += 1;
         let name = format!("{:020}-{:020}", self.incarnation, self.written);
+        // What an attempt before has put, and did not commit, is garbage.
+        self.store.abandon();
         let mut making = Making {
             packing: Packing::new(format!("pack-{name}")),
             packs: Packs::new(&self.files),

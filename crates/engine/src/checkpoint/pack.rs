@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_delta::{Delta, decode, encode};
-use tidemill_storage::{Checkpoints, FileEntry, FolderStore, StorageError};
+use tidemill_storage::{Checkpoints, FileEntry, StorageError};
 
 use super::merge::last_epoch;
-use super::{Of, Run};
+use super::{Of, Run, Store};
 
 /// A pack that has become longer than this is put away, and the next one begun.
 const LONG: usize = 64 << 20;
@@ -30,7 +30,7 @@ impl Packing {
     /// Adds a run.
     pub(super) fn add(
         &mut self,
-        store: &mut Checkpoints<FolderStore>,
+        store: &mut Checkpoints<Store>,
         of: Of,
         delta: &Delta,
         gone: Option<&Delta>,
@@ -52,7 +52,7 @@ impl Packing {
     /// A run that was added, if it is one of these.
     pub(super) fn read(
         &self,
-        store: &Checkpoints<FolderStore>,
+        store: &Checkpoints<Store>,
         run: &Run,
     ) -> Result<Option<(Delta, Option<Delta>)>, StoreError> {
         if run.pack == self.name {
@@ -63,12 +63,7 @@ impl Packing {
     }
 
     /// Adds a run as it stands in another pack.
-    pub(super) fn copy(
-        &mut self,
-        store: &mut Checkpoints<FolderStore>,
-        run: &Run,
-        pack: &[u8],
-    ) -> Result<Run, StoreError> {
+    pub(super) fn copy(&mut self, store: &mut Checkpoints<Store>, run: &Run, pack: &[u8]) -> Result<Run, StoreError> {
         let at = self.bytes.len();
         let bytes = pack.get(run.at..run.at + run.bytes).ok_or(StoreError::Run)?;
         self.bytes.extend_from_slice(bytes);
@@ -77,7 +72,7 @@ impl Packing {
         Ok(copy)
     }
 
-    fn put_if(&mut self, store: &mut Checkpoints<FolderStore>, longer_than: usize) -> Result<(), StoreError> {
+    fn put_if(&mut self, store: &mut Checkpoints<Store>, longer_than: usize) -> Result<(), StoreError> {
         if self.bytes.len() > longer_than {
             self.done.push(store.put_file(&self.name, std::mem::take(&mut self.bytes))?);
             self.name = format!("{}-{}", self.prefix, self.done.len());
@@ -86,7 +81,7 @@ impl Packing {
     }
 
     /// Puts the last one away; gives them all.
-    pub(super) fn finish(mut self, store: &mut Checkpoints<FolderStore>) -> Result<Vec<FileEntry>, StoreError> {
+    pub(super) fn finish(mut self, store: &mut Checkpoints<Store>) -> Result<Vec<FileEntry>, StoreError> {
         self.put_if(store, 0)?;
         Ok(self.done)
     }
@@ -118,8 +113,13 @@ impl Packs {
         Packs { entries, read: BTreeMap::new() }
     }
 
+    /// Packs that were read already, all of them.
+    pub(crate) fn loaded(read: BTreeMap<String, Arc<Vec<u8>>>) -> Self {
+        Packs { entries: BTreeMap::new(), read }
+    }
+
     /// A pack's bytes.
-    pub(crate) fn get(&mut self, store: &Checkpoints<FolderStore>, name: &str) -> Result<Arc<Vec<u8>>, StoreError> {
+    pub(crate) fn get(&mut self, store: &Checkpoints<Store>, name: &str) -> Result<Arc<Vec<u8>>, StoreError> {
         if let Some(bytes) = self.read.get(name) {
             return Ok(bytes.clone());
         }

@@ -18,7 +18,7 @@ use super::{Conductor, Reply};
 use crate::event_time::{Admitted, Entry, Prepared, admit, prepare_table};
 use crate::retained::Retained;
 use crate::side_table::{bad_rows, duplicate_rows};
-use crate::table::TableChange;
+use crate::table::{TableChange, changed_meanwhile};
 
 /// What becomes of the rows of one change.
 struct Arrived {
@@ -64,6 +64,47 @@ impl Conductor {
         }
     }
 
+    /// Takes rows out that have become too old, or too many. Nothing has come in, so nothing is counted.
+    pub(super) fn cut_expired(
+        &mut self,
+        cut: &mut Cut,
+        table: RelationId,
+        (rows, seen): (RecordBatch, Epoch),
+        reply: Reply<Epoch>,
+    ) {
+        match self.expired(table, rows, seen) {
+            Ok(delta) => {
+                self.put(cut, table, None, delta, true);
+                cut.replies.push(reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn expired(&mut self, table: RelationId, rows: RecordBatch, seen: Epoch) -> Result<Delta, SqlError> {
+        let relation = self.relations.get(&table).cloned().ok_or_else(gone)?;
+        let (added, on_conflict) = (Vec::new(), OnConflict::Error);
+        let Some(keys) = self.keys.get_mut(&table) else {
+            let change = TableChange { removed: vec![rows], added, on_conflict, seen };
+            let delta = self.without_key(&relation, &change)?;
+            self.removed.insert(table, self.next_epoch);
+            return Ok(delta);
+        };
+        let removed = vec![filter_record_batch(&rows, &keys.holds(&rows)?).map_err(internal)?];
+        keys.apply(&TableChange { removed, added, on_conflict, seen })
+    }
+
+    /// A change of a table without a key. What it takes out must be there still: as rows cannot be told apart, it is refused if any
+    /// have been taken out since they were read.
+    fn without_key(&self, relation: &Relation, change: &TableChange) -> Result<Delta, SqlError> {
+        if change.removes() && self.removed.get(&relation.id).is_some_and(|last| *last > change.seen) {
+            return Err(changed_meanwhile(&relation.name));
+        }
+        change.delta(&relation.schema)
+    }
+
     /// What becomes of a transaction's changes, or why none of them can be applied.
     fn arrived(&mut self, cut: &Cut, changes: Vec<(RelationId, TableChange)>) -> Result<Vec<Arrived>, SqlError> {
         let sorted: Vec<Sorted> =
@@ -72,7 +113,7 @@ impl Conductor {
         for Sorted { relation, change, .. } in &sorted {
             let delta = match self.keys.get_mut(&relation.id) {
                 Some(keys) => keys.apply(change),
-                None => change.delta(&relation.schema),
+                None => self.without_key(relation, change),
             };
             match delta {
                 Ok(delta) => done.push((relation.clone(), delta)),
@@ -81,6 +122,11 @@ impl Conductor {
                     self.undo_keys(&done);
                     return Err(error);
                 }
+            }
+        }
+        for Sorted { relation, .. } in sorted.iter().filter(|s| s.change.removes()) {
+            if !self.keys.contains_key(&relation.id) {
+                self.removed.insert(relation.id, self.next_epoch);
             }
         }
         let arrived = sorted.into_iter().zip(done).map(|(sorted, (relation, applied))| {
@@ -149,7 +195,7 @@ impl Conductor {
         };
         let on_conflict = if upsert { OnConflict::Replace } else { OnConflict::Error };
         let count = fresh.num_rows() as u64;
-        let applied = keys.apply(&TableChange { removed: Vec::new(), added: vec![fresh], on_conflict })?;
+        let applied = keys.apply(&TableChange { removed: Vec::new(), added: vec![fresh], on_conflict, seen: 0 })?;
         Ok(Arrived { relation, columns, applied, count, late, bad, watermark })
     }
 

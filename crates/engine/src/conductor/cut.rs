@@ -34,8 +34,8 @@ pub(super) struct Cut {
     tell: Vec<RelationId>,
     /// Whoever waits for a definition or a removal.
     defined: Vec<Reply<()>>,
-    /// Sinks that are new.
-    sinks: Vec<RelationId>,
+    /// Sinks that are new, or resumed.
+    pub(super) sinks: Vec<RelationId>,
     /// Sinks that were dropped, and whoever waits for their end.
     pub(super) dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
     rows: u64,
@@ -160,6 +160,7 @@ impl Conductor {
                         }
                     }
                 }
+                Request::Expire { table, rows, seen, reply } => self.cut_expired(cut, table, (rows, seen), reply),
                 Request::Define(define) => self.define(cut, *define),
                 Request::Repair(repair) => {
                     self.repair(cut, repair);
@@ -189,7 +190,8 @@ impl Conductor {
                     .into_iter()
                     .collect()
             };
-            let back = TableChange { removed: take(rows(1)), added: take(rows(-1)), on_conflict: OnConflict::Error };
+            let back =
+                TableChange { removed: take(rows(1)), added: take(rows(-1)), on_conflict: OnConflict::Error, seen: 0 };
             let undone = keys.apply(&back);
             debug_assert!(undone.is_ok(), "{undone:?}");
         }
@@ -417,6 +419,7 @@ impl Conductor {
             }
             self.relations.remove(id);
             self.keys.remove(id);
+            self.removed.remove(id);
             self.reached.remove(id);
             self.in_force.remove(id);
             self.retained.remove(id);

@@ -1,5 +1,6 @@
 //! Publishing an epoch: all views' changes become visible at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use arrow::error::ArrowError;
@@ -148,14 +149,8 @@ impl Conductor {
     /// Hands a relation's changes to its sinks.
     fn deliver(&self, epoch: Epoch, relation: RelationId, deltas: &[Delta]) {
         for sink in self.sinks.values().filter(|s| s.from == relation) {
-            if deltas.iter().all(|d| d.diff.is_none()) {
-                sink.send(epoch, deltas);
-                continue;
-            }
-            let Some(first) = deltas.first() else { continue };
-            // A sink sees the net change.
-            match net(&tidemill_delta::relaxed(first.rows.schema_ref()), deltas) {
-                Ok(delta) => sink.send(epoch, &[delta]),
+            match for_sinks(deltas) {
+                Ok(deltas) => sink.send(epoch, &deltas),
                 Err(error) => sink.fail(error.to_string()),
             }
         }
@@ -208,6 +203,16 @@ impl Conductor {
         let mut stats = self.shared.stats.lock();
         stats.epochs_with_rows += u64::from(rows > 0);
         stats.note_latency(took);
+    }
+}
+
+/// An epoch's changes as a sink sees them: their net.
+pub(super) fn for_sinks(deltas: &[Delta]) -> Result<Cow<'_, [Delta]>, ArrowError> {
+    match deltas.first() {
+        Some(first) if deltas.iter().any(|d| d.diff.is_some()) => {
+            Ok(Cow::Owned(vec![net(&tidemill_delta::relaxed(first.rows.schema_ref()), deltas)?]))
+        }
+        _ => Ok(Cow::Borrowed(deltas)),
     }
 }
 

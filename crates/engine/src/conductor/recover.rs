@@ -10,20 +10,17 @@ use tidemill_dataflow::Command;
 use tidemill_delta::Delta;
 use tidemill_plan::RelationId;
 use tidemill_sql::{RelationKind, SqlError};
-use tidemill_storage::{Checkpoints, DataFolder, FolderStore, Handlers, Log, LogOptions, Newest, Opened, StorageError};
+use tidemill_storage::{Checkpoints, DataFolder, Handlers, Log, LogOptions, Opened, StorageError};
 use tokio::sync::oneshot;
 
 use super::cut::Cut;
 use super::durable::Durable;
 use super::restore::Restored;
 use super::{Conductor, Define};
-use crate::checkpoint::Keeper;
+use crate::checkpoint::{Found, Keeper, SavedSink, Store, find};
 use crate::config::Data;
 use crate::define::Made;
 use crate::journal::{Assembler, Change, Counts, Entry, SourceRead};
-
-/// The folder's store of checkpoints.
-const CHECKPOINTS: &str = "checkpoints";
 
 /// What could not be kept or brought back.
 pub(super) fn failed(error: impl std::fmt::Display) -> SqlError {
@@ -37,12 +34,6 @@ impl Conductor {
         let began = self.shared.env.monotonic_nanos();
         let folder = DataFolder::open(&self.shared.env, &data.folder).map_err(failed)?;
         self.shared.incarnation.store(folder.incarnation(), Ordering::Relaxed);
-        let store = FolderStore::open(&folder, CHECKPOINTS).map_err(failed)?;
-        let checkpoints = Checkpoints::open(store, folder.incarnation()).map_err(failed)?;
-        let Newest { manifest, warnings } = checkpoints.newest().map_err(failed)?;
-        for warning in warnings {
-            tracing::warn!(%warning, "a checkpoint is damaged; an older one is used");
-        }
         let opened = self.open_log(&folder)?;
         if let Some(torn) = &opened.torn {
             tracing::warn!(
@@ -51,14 +42,21 @@ impl Conductor {
             );
         }
         let Opened { log, writer, .. } = opened;
+        let Found { checkpoints, newest, moved } = find(data.checkpoints.as_ref(), &folder, &log).map_err(failed)?;
         let writer = writer.spawn().map_err(failed)?;
         *self.shared.log.lock() = Some(log.clone());
         self.repeating = true;
         self.commands.push(Command::Record);
-        let from = manifest.as_ref().map_or(log.first(), |m| m.log_position);
-        let restored = manifest.map(|manifest| self.restore(&checkpoints, &manifest)).transpose()?;
+        // Without a checkpoint everything has to be in the log.
+        let from = newest.as_ref().map_or(0, |(manifest, _)| manifest.log_position);
+        let restored = newest.map(|(manifest, packs)| self.restore(&checkpoints, &manifest, packs)).transpose()?;
         let checkpoint = restored.as_ref().map(|r| r.directory.epoch);
-        self.keep_on(&data, folder, checkpoints, (log.clone(), writer), restored)?;
+        let held = restored.filter(|_| !moved);
+        self.keep_on(&data, folder, checkpoints, (log.clone(), writer), held)?;
+        if let (true, Some(durable)) = (moved, &mut self.durable) {
+            // The first checkpoint in the other store does not wait for a change.
+            durable.next = 0;
+        }
         let repeated = self.repeat_journal(&log, from)?;
         self.settle();
         let (epoch, took) = (self.next_epoch - 1, (self.shared.env.monotonic_nanos() - began) / 1_000_000);
@@ -81,7 +79,7 @@ impl Conductor {
         &mut self,
         data: &Data,
         folder: DataFolder,
-        checkpoints: Checkpoints<FolderStore>,
+        checkpoints: Checkpoints<Store>,
         (log, writer): (Log, std::thread::JoinHandle<()>),
         restored: Option<Restored>,
     ) -> Result<(), SqlError> {
@@ -210,7 +208,7 @@ impl Conductor {
                 let made = self.make(&object)?;
                 if let Some(sink) = made.sink {
                     let first = self.first_rows(sink.from)?;
-                    self.restore_sink(object.id, sink, first, None)?;
+                    self.restore_sink(object.id, sink, first, SavedSink::default())?;
                 }
                 let (reply, _) = oneshot::channel();
                 let Made { relations, spec, source, .. } = made;
@@ -234,6 +232,7 @@ impl Conductor {
             Change::Unbuild(views) => self.repeat_unbuild(cut, &views),
             Change::Rebuild(_) => self.repeat_rebuild(cut),
             Change::Relive(_) => self.repeat_relive(cut),
+            Change::ResumeSink { sink, after } => self.repeat_resume(sink, after)?,
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Putting right what went wrong: late rows that are applied after all, views and sources that have stopped.
+//! Putting right what went wrong: late rows that are applied after all, views, sources and sinks that have stopped.
 //!
 //! Late rows enter their table like any others. A view that has dropped state by the watermark could not take them into account:
 //! it is rebuilt from the rows of what it reads, together with all that read it (see `rebuild`). So nobody sees anything but
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
+use tidemill_connect::Sink;
 use tidemill_dataflow::ViewSpec;
 use tidemill_delta::{Delta, Epoch, batch, relaxed};
 use tidemill_plan::RelationId;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use super::cut::{Cut, gone};
 use super::rebuild::Rebuild;
 use super::{Conductor, Reply};
+use crate::journal::Object;
 use crate::table::TableChange;
 
 /// What is to be put right.
@@ -28,6 +30,19 @@ pub(crate) enum Repair {
     ResumeView { view: RelationId, reply: Reply<Epoch> },
     /// A source that has stopped reads on.
     ResumeSource { source: RelationId, reply: Reply<()> },
+    /// Whether a sink has stopped and may go on; tells how it is made.
+    SinkToResume { sink: RelationId, reply: Reply<Object> },
+    /// A sink that has stopped goes on.
+    ResumeSink(ResumedSink),
+}
+
+/// A sink that is to go on, made and opened anew.
+pub(crate) struct ResumedSink {
+    pub(crate) id: RelationId,
+    pub(crate) sink: Box<dyn Sink>,
+    /// What the destination says that it has; `None` if it has nothing or does not know.
+    pub(crate) committed: Option<Epoch>,
+    pub(crate) reply: Reply<Epoch>,
 }
 
 /// Rows of a table's `t$late` that are to enter the table.
@@ -44,7 +59,7 @@ fn internal(error: arrow::error::ArrowError) -> SqlError {
     SqlError::internal(error.to_string())
 }
 
-fn not_now(message: String) -> SqlError {
+pub(super) fn not_now(message: String) -> SqlError {
     SqlError::new(state::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
 }
 
@@ -67,6 +82,10 @@ impl Conductor {
             Repair::ResumeSource { source, reply } => {
                 let _ = reply.send(self.resume_source(source));
             }
+            Repair::SinkToResume { sink, reply } => {
+                let _ = reply.send(self.sink_to_resume(sink));
+            }
+            Repair::ResumeSink(resumed) => self.resume_sink(cut, resumed),
         }
     }
 
@@ -176,7 +195,7 @@ impl Conductor {
             Some(keys) => {
                 let from = filter_record_batch(&there, &keys.fresh(&own(&there))?).map_err(internal)?;
                 let added = vec![own(&from)];
-                let change = TableChange { removed: Vec::new(), added, on_conflict: OnConflict::Error };
+                let change = TableChange { removed: Vec::new(), added, on_conflict: OnConflict::Error, seen: 0 };
                 (from, keys.apply(&change)?)
             }
         };

@@ -10,13 +10,13 @@ use tidemill_delta::{Delta, Epoch, relaxed};
 use tidemill_plan::RelationId;
 use tidemill_sql::{OnConflict, SqlError};
 use tidemill_state::Collection;
-use tidemill_storage::{Checkpoints, FileEntry, FolderStore, Manifest};
+use tidemill_storage::{Checkpoints, FileEntry, Manifest};
 
 use super::Conductor;
 use super::cut::Cut;
 use super::durable::plan_hash;
 use super::recover::failed;
-use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, newest_entries, read_run};
+use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, SavedSink, Store, newest_entries, read_run};
 use crate::define::{Made, make};
 use crate::journal::Object;
 use crate::table::TableChange;
@@ -33,10 +33,10 @@ impl Conductor {
     /// Brings a checkpoint back.
     pub(super) fn restore(
         &mut self,
-        store: &Checkpoints<FolderStore>,
+        store: &Checkpoints<Store>,
         manifest: &Manifest,
+        mut packs: Packs,
     ) -> Result<Restored, SqlError> {
-        let mut packs = Packs::new(&manifest.files);
         let directory = manifest.files.iter().find(|f| f.name.starts_with(DIRECTORY));
         let directory = directory.ok_or_else(|| failed("the last checkpoint has no directory"))?;
         let text = packs.get(store, &directory.name).map_err(failed)?;
@@ -114,7 +114,7 @@ impl Conductor {
         }
         if let Some(sink) = made.sink {
             let saved = sinks.remove(&object.id).unwrap_or_default();
-            self.restore_sink(object.id, sink, saved.first, saved.given_up)?;
+            self.restore_sink(object.id, sink, saved.first, saved.sink)?;
         }
         if let (Some(source), Some(relation)) = (made.source, made.relations.first()) {
             self.add_source(relation.clone(), source);
@@ -159,7 +159,8 @@ impl Conductor {
         *rows = Collection::of_runs(rows.schema().clone(), runs);
         if let Some(keys) = self.keys.get_mut(&relation) {
             for rows in rows.to_batches().map_err(failed)? {
-                let change = TableChange { removed: Vec::new(), added: vec![rows], on_conflict: OnConflict::Error };
+                let change =
+                    TableChange { removed: Vec::new(), added: vec![rows], on_conflict: OnConflict::Error, seen: 0 };
                 keys.apply(&change)?;
             }
         }
@@ -236,14 +237,14 @@ impl Conductor {
 #[derive(Default)]
 struct SinkBefore {
     first: Vec<(Epoch, Delta)>,
-    given_up: Option<String>,
+    sink: SavedSink,
 }
 
 fn saved_sinks(
     directory: &Directory,
     runs: &BTreeMap<Of, Vec<&Run>>,
     packs: &mut Packs,
-    store: &Checkpoints<FolderStore>,
+    store: &Checkpoints<Store>,
 ) -> Result<BTreeMap<RelationId, SinkBefore>, SqlError> {
     let mut sinks = BTreeMap::new();
     for saved in &directory.sinks {
@@ -252,7 +253,7 @@ fn saved_sinks(
             let pack = packs.get(store, &run.pack).map_err(failed)?;
             first.extend(by_epoch(&read_run(run, &pack).map_err(failed)?.0)?);
         }
-        sinks.insert(saved.sink, SinkBefore { first, given_up: saved.given_up.clone() });
+        sinks.insert(saved.sink, SinkBefore { first, sink: saved.clone() });
     }
     Ok(sinks)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidemill_connect::{Opening, Sink};
+use tidemill_delta::Epoch;
 use tidemill_plan::RelationId;
 use tidemill_sql::{
     Catalog, CreateRelation, CreateSink, CreateView, DropKind, Notice, ObjectName, Relation, RelationKind, SqlError,
@@ -115,9 +116,10 @@ impl Session {
         }
         let id = inner.new_id();
         let mut made = make_sink(&inner.planner, &catalog, id, create, text, &inner.env)?;
-        if let Some(sink) = made.sink.take() {
+        if let Some(MadeSink { sink: made_sink, name, from, shown }) = made.sink.take() {
             let incarnation = inner.incarnation.load(std::sync::atomic::Ordering::Relaxed);
-            made.sink = Some(MadeSink { sink: opened(sink.sink, incarnation).await?, ..sink });
+            let (sink, _) = opened(made_sink, Opening { incarnation, created: true }).await?;
+            made.sink = Some(MadeSink { sink, name, from, shown });
         }
         self.define(&mut made, Object { id, sql: text.to_owned(), keep: true }).await?;
         Ok(Response::Done("CREATE SINK".into()))
@@ -194,10 +196,13 @@ impl Session {
     }
 }
 
-/// Lets a new sink look at its destination: what is wrong there is told now. That may take a while, so another thread does it.
-async fn opened(mut sink: Box<dyn Sink>, incarnation: u64) -> Result<Box<dyn Sink>, SqlError> {
-    let opening = Opening { incarnation, created: true };
-    let open = tokio::task::spawn_blocking(move || sink.open(opening).map(|_| sink));
+/// Lets a sink look at its destination: what is wrong there is told now. That may take a while, so another thread does it.
+/// Gives the last epoch that is there, too.
+pub(super) async fn opened(
+    mut sink: Box<dyn Sink>,
+    opening: Opening,
+) -> Result<(Box<dyn Sink>, Option<Epoch>), SqlError> {
+    let open = tokio::task::spawn_blocking(move || sink.open(opening).map(|committed| (sink, committed)));
     let opened = open.await.map_err(|e| SqlError::internal(format!("a sink could not be opened: {e}")))?;
     opened.map_err(|e| SqlError::new("58000", e.to_string()))
 }

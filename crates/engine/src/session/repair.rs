@@ -5,13 +5,15 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
+use tidemill_connect::Opening;
 use tidemill_delta::{batch, relaxed};
 use tidemill_sql::{DropKind, ObjectName, Param, Query, Relation, RelationKind, SqlError, state};
 use tokio::sync::oneshot;
 
-use super::definitions::find_kind;
+use super::definitions::{find_kind, opened};
 use super::{Response, Session, Transaction};
-use crate::conductor::{LateRows, Repair, Request};
+use crate::conductor::{LateRows, Repair, Request, ResumedSink};
+use crate::define::make;
 
 impl Session {
     pub(super) async fn apply_late(
@@ -71,7 +73,18 @@ impl Session {
                 inner.ask(|reply| Request::Repair(Repair::ResumeSource { source: id, reply })).await?;
                 Ok(Response::Done("ALTER SOURCE".into()))
             }
-            _ => Err(SqlError::not_supported("a sink cannot be resumed yet").hint("Drop it and create it again.")),
+            DropKind::Sink => {
+                let object = inner.ask(|reply| Request::Repair(Repair::SinkToResume { sink: id, reply })).await?;
+                let made = make(&inner.planner, &inner.catalog(), &object, &inner.env)?;
+                let made = made.sink.ok_or_else(|| SqlError::internal("the definition of a sink makes none"))?;
+                let incarnation = inner.incarnation.load(std::sync::atomic::Ordering::Relaxed);
+                // It takes up what is there, and nobody else writes meanwhile: the one before is at rest.
+                let (sink, committed) = opened(made.sink, Opening { incarnation, created: false }).await?;
+                let resumed = |reply| Request::Repair(Repair::ResumeSink(ResumedSink { id, sink, committed, reply }));
+                inner.ask(resumed).await?;
+                Ok(Response::Done("ALTER SINK".into()))
+            }
+            DropKind::Table | DropKind::View => Err(SqlError::internal("tables and plain views never stop")),
         }
     }
 

@@ -11,7 +11,7 @@ use tidemill_sql::{RelationKind, ShowWhat, SqlError, StatementKind, parse, show_
 
 use super::{Response, Session};
 use crate::catalog::kind_name;
-use crate::status::{EngineStatus, RelationStatus};
+use crate::status::{DurabilityStatus, EngineStatus, RelationStatus};
 
 type Cells = Vec<Option<String>>;
 
@@ -30,6 +30,7 @@ impl Session {
                 let all = [status.epoch, status.epochs_with_rows, p50, p99];
                 vec![all.iter().map(|v| Some(v.to_string())).collect()]
             }
+            ShowWhat::Checkpoints => self.engine.status().durability.iter().map(checkpoint_cells).collect(),
             ShowWhat::Create(name) => {
                 let catalog = self.engine.inner.catalog();
                 let sql = match catalog.sink(&name.name) {
@@ -103,6 +104,16 @@ impl Session {
         let rows = batch(schema.clone(), vec![Arc::new(StringArray::from(lines))], len);
         Ok(Response::Rows { schema, batches: vec![rows], tag: "EXPLAIN".into() })
     }
+}
+
+fn checkpoint_cells(status: &DurabilityStatus) -> Cells {
+    let state = if status.checkpoint_failed.is_some() { "retrying" } else { "running" };
+    let at = status.checkpoints_at.clone().unwrap_or_else(|| "the data folder".into());
+    let mut cells = vec![Some(at), Some(state.to_owned())];
+    cells
+        .extend([status.checkpoint_epoch, status.checkpoints, status.checkpoint_bytes, status.log_records].map(number));
+    cells.push(status.checkpoint_failed.clone());
+    cells
 }
 
 fn relations(status: &EngineStatus, kinds: &[RelationKind], cells: fn(&RelationStatus) -> Cells) -> Vec<Cells> {

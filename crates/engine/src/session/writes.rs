@@ -20,6 +20,7 @@ impl Session {
         let reads = !matches!(kind, StatementKind::Insert(_));
         let _one_at_a_time = if reads { Some(inner.dml.lock().await) } else { None };
         let (catalog, snapshot) = (inner.catalog(), inner.published.snapshot());
+        let seen = snapshot.epoch();
         let rows = self.in_time(inner.planner.dml(catalog, snapshot, kind, params)).await?;
         let verb = match kind {
             StatementKind::Insert(_) => "INSERT 0",
@@ -31,7 +32,7 @@ impl Session {
         let DmlRows { table, removed, added, count, on_conflict, returning } = rows;
         if !(removed.iter().chain(&added).all(|b| b.num_rows() == 0)) {
             self.check_own_changes(&table, reads)?;
-            self.change(table, TableChange { removed, added, on_conflict }).await?;
+            self.change(table, TableChange { removed, added, on_conflict, seen }).await?;
         }
         match returning {
             Some(rows) => Ok(Response::Rows { schema: rows.schema, batches: rows.batches, tag: verb.into() }),
@@ -92,7 +93,12 @@ impl Session {
             };
             self.check_append_only(&rows)?;
             self.check_own_changes(&table, true)?;
-            let change = TableChange { removed: rows.removed, added: Vec::new(), on_conflict: OnConflict::Error };
+            let change = TableChange {
+                removed: rows.removed,
+                added: Vec::new(),
+                on_conflict: OnConflict::Error,
+                seen: snapshot.epoch(),
+            };
             self.change(table, change).await?;
         }
         Ok(Response::Done("TRUNCATE TABLE".into()))
@@ -109,7 +115,7 @@ impl Session {
         let added = rows.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?;
         let count = added.iter().map(|b| b.num_rows() as u64).sum();
         if count > 0 {
-            let change = TableChange { removed: Vec::new(), added, on_conflict: OnConflict::Error };
+            let change = TableChange { removed: Vec::new(), added, on_conflict: OnConflict::Error, seen: 0 };
             self.change(table.clone(), change).await?;
         }
         Ok(count)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidemill_connect::{Opening, Sink, SinkError};
 use tidemill_delta::{Delta, Epoch};
 
-use super::{Ending, Queue, Shared, SinkState, bytes_of};
+use super::{Ending, Queue, Shared, SinkState};
 
 /// A group at least this large is not made larger, unless its last epoch is.
 const GROUP_BYTES: usize = 8 << 20;
@@ -26,12 +26,13 @@ const LONGEST_ASKED: Duration = Duration::from_secs(300);
 pub(super) fn spawn(
     sink: Box<dyn Sink>,
     opening: Option<Opening>,
+    committed: Option<Epoch>,
     shared: Arc<Shared>,
 ) -> std::io::Result<JoinHandle<()>> {
     let name = format!("sink {}", shared.name);
     std::thread::Builder::new().name(name).spawn(move || {
         let end = End(shared.clone());
-        Delivery { sink, shared, committed: None, last: None }.run(opening);
+        Delivery { sink, shared, committed, last: None }.run(opening);
         drop(end);
     })
 }
@@ -41,6 +42,7 @@ struct End(Arc<Shared>);
 
 impl Drop for End {
     fn drop(&mut self) {
+        self.0.progress.at_rest.store(true, Ordering::Release);
         if std::thread::panicking() {
             self.0.set_state(SinkState::Stopped("the sink failed by a bug".into()));
         }
@@ -66,6 +68,7 @@ impl Delivery {
     fn run(mut self, opening: Option<Opening>) {
         // A sink that has stopped lingers, so that the destination can be told when it is dropped.
         if self.work(opening).is_break() {
+            self.shared.progress.at_rest.store(true, Ordering::Release);
             let mut queue = self.shared.queue.lock();
             self.shared.moved.wait_while(&mut queue, |q| q.ending.is_none());
         }
@@ -80,7 +83,7 @@ impl Delivery {
     fn work(&mut self, opening: Option<Opening>) -> Goes {
         self.hold()?;
         if let Some(opening) = opening {
-            self.committed = self.persist(|sink| sink.open(opening))?;
+            self.committed = self.persist(|sink| sink.open(opening))?.or(self.committed);
             self.shared.progress.epoch.store(self.committed.unwrap_or(0), Ordering::Release);
         }
         while let Some(group) = self.next_group()? {
@@ -135,7 +138,7 @@ impl Delivery {
             if (bytes >= GROUP_BYTES || group.len() >= GROUP_PIECES) && last != Some(waiting.epoch) {
                 break;
             }
-            bytes += bytes_of(&waiting.delta);
+            bytes += waiting.delta.row_bytes();
             last = Some(waiting.epoch);
             group.push((waiting.epoch, waiting.delta.clone()));
         }
@@ -236,13 +239,16 @@ impl Delivery {
         if queue.rejected.is_empty() { Goes::Continue(()) } else { Goes::Break(()) }
     }
 
-    /// Stops for good. What waits is kept for the next start, unless it may not be delivered then either.
+    /// Stops until it is resumed. What waits is kept for that or for the next start, unless it may never be delivered.
     fn stop(&self, error: &SinkError) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             return;
         }
+        // Whoever sees that it has stopped may put another one in its place.
+        self.shared.progress.at_rest.store(true, Ordering::Release);
         if matches!(error, SinkError::Fenced(_)) {
+            queue.fenced = true;
             self.shared.close(&mut queue, error.to_string());
         } else {
             tracing::warn!(sink = self.shared.name, reason = %error, "a sink stopped");

@@ -88,6 +88,8 @@ struct Bench {
     woken: Arc<AtomicU64>,
     pace: Pace,
     has: Option<Epoch>,
+    known: Option<Epoch>,
+    rows: u64,
     first: Vec<(Epoch, Delta)>,
 }
 
@@ -99,6 +101,8 @@ impl Bench {
             woken: Arc::default(),
             pace: Pace { commit_interval: Duration::ZERO, local: false, retry_for: None },
             has: None,
+            known: None,
+            rows: 0,
             first: Vec::new(),
         }
     }
@@ -114,7 +118,8 @@ impl Bench {
         let sink = Fake { world: self.world.clone(), pace: self.pace, has: self.has, written, rejected };
         let opening = (!opened).then_some(Opening { incarnation: 2, created: false });
         let first = std::mem::take(&mut self.first);
-        let start = Start { name: "s".into(), from: 1, sink: Box::new(sink), opening, first };
+        let (committed, rows) = (self.known, self.rows);
+        let start = Start { name: "s".into(), from: 1, sink: Box::new(sink), opening, committed, rows, first };
         let woken = self.woken.clone();
         let wake = Arc::new(move || {
             woken.fetch_add(1, Ordering::SeqCst);
@@ -250,6 +255,7 @@ fn errors_stop_a_sink_or_not() {
     // It may go on after a restart: nothing is given up.
     assert!(sink.flushed() && sink.given_up().is_none());
     assert_eq!(sink.undelivered().len(), 1);
+    assert!(sink.at_rest() && !sink.fenced());
     end_all(vec![sink], Ending::Drop);
     assert!(bench.world.lock().forgotten);
 
@@ -258,7 +264,7 @@ fn errors_stop_a_sink_or_not() {
     let sink = bench.start(true);
     sink.send(1, &[change(1)]);
     until("fenced", || sink.given_up().is_some());
-    assert!(sink.undelivered().is_empty());
+    assert!(sink.undelivered().is_empty() && sink.fenced() && sink.at_rest());
     end_all(vec![sink], Ending::Stop);
 
     let mut bench = Bench::new();
@@ -269,6 +275,44 @@ fn errors_stop_a_sink_or_not() {
     until("retrying", || matches!(sink.progress.state(), SinkState::Retrying(_)));
     bench.clock.advance_micros(60_000_000);
     until("stopped", || sink.progress.state() == SinkState::Stopped("it is down".into()));
+    end_all(vec![sink], Ending::Stop);
+}
+
+#[test]
+fn another_goes_on_in_its_place() {
+    let mut bench = Bench::new();
+    bench.world.lock().answers.push_back(SinkError::retry("busy"));
+    let sink = bench.start(true);
+    sink.send(1, &[change(1)]);
+    until("delivered", || sink.committed() == 1);
+    assert!(!sink.has_stopped() && !sink.at_rest());
+    bench.world.lock().answers.push_back(SinkError::fatal("no such table"));
+    sink.send(2, &[change(1)]);
+    sink.send(3, &[change(1)]);
+    until("stopped", || sink.at_rest());
+    sink.send(4, &[change(1)]);
+    // The destination may have more than the sink knows: the answer to its last commit may be what was lost.
+    (bench.first, bench.known, bench.rows) = (sink.undelivered(), Some(2), 1);
+    sink.retire();
+    let next = bench.start(true);
+    assert_eq!((next.committed(), next.progress.state()), (2, SinkState::Running));
+    next.send(5, &[change(1)]);
+    until("flushed", || next.flushed());
+    assert_eq!(bench.delivered(), [1, 3, 4, 5]);
+    assert_eq!(next.progress.rows.load(Ordering::Relaxed), 4);
+    let world = bench.world.clone();
+    assert!(!world.lock().finished, "the one that has stopped says nothing to the destination");
+    end_all(vec![next], Ending::Stop);
+    assert!(world.lock().finished);
+}
+
+#[test]
+fn what_is_known_holds_where_the_destination_knows_nothing() {
+    let mut bench = Bench::new();
+    (bench.first, bench.known) = (vec![(4, change(1)), (5, change(1))], Some(4));
+    let sink = bench.start(false);
+    until("flushed", || sink.flushed());
+    assert_eq!(bench.delivered(), [5]);
     end_all(vec![sink], Ending::Stop);
 }
 

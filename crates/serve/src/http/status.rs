@@ -200,6 +200,7 @@ pub(crate) mod testing {
             append_only: false,
             event_time: None,
             generated: Vec::new(),
+            retention: None,
             defaults: Vec::new(),
             bounds: Vec::new(),
             definition: None,

@@ -57,6 +57,7 @@ fn describe(number: usize, definition: &Definition) -> Arc<Relation> {
         append_only: false,
         event_time: None,
         generated: Vec::new(),
+        retention: None,
         defaults: Vec::new(),
         bounds: Vec::new(),
         definition: None,

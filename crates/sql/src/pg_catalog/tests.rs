@@ -30,6 +30,7 @@ fn catalog() -> One {
         primary_key: vec![0],
         append_only: false,
         event_time: None,
+        retention: None,
         generated: vec![],
         defaults: vec![(1, "0".into())],
         bounds: vec![],

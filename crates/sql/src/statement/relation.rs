@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::options::{given_connector, pairs};
 use super::reader::Reader;
+use super::retention::take_retention;
 use super::time_options::take_time_options;
 use super::types::data_type;
 use super::{ColumnDefinition, CreateRelation, StatementKind};
@@ -27,9 +28,11 @@ pub(super) fn create_relation(reader: &mut Reader<'_>, source: bool) -> Result<S
     let mut options = given_connector(reader)?;
     reader.expect_end()?;
     let Body { columns, primary_key, watermark } = body;
+    let retention = take_retention(&mut options, source, watermark.is_some())?;
     let time = take_time_options(&mut options, source, watermark.is_some())?;
     let options = pairs(options);
-    let create = CreateRelation { name, source, columns, primary_key, watermark, time, options, if_not_exists };
+    let create =
+        CreateRelation { name, source, columns, primary_key, watermark, time, retention, options, if_not_exists };
     Ok(StatementKind::CreateRelation(Box::new(create)))
 }
 

@@ -49,6 +49,8 @@ pub(super) fn show(reader: &mut Reader<'_>) -> Result<StatementKind, SqlError> {
         ShowWhat::Sinks
     } else if reader.eat("EPOCHS") {
         ShowWhat::Epochs
+    } else if reader.eat("CHECKPOINTS") {
+        ShowWhat::Checkpoints
     } else if reader.eat("ALL") {
         ShowWhat::All
     } else if reader.eat("CREATE") {

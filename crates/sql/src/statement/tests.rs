@@ -294,6 +294,7 @@ fn shows_and_explains() {
         other => panic!("{other:?}"),
     };
     assert_eq!(show("show materialized views"), ShowWhat::Views);
+    assert_eq!(show("SHOW CHECKPOINTS"), ShowWhat::Checkpoints);
     assert_eq!(show("SHOW server_version"), ShowWhat::Parameter("server_version".into()));
     assert_eq!(show("SHOW TRANSACTION ISOLATION LEVEL"), ShowWhat::Parameter("transaction_isolation".into()));
     assert!(matches!(show("SHOW CREATE MATERIALIZED VIEW v"), ShowWhat::Create(name) if name.name == "v"));

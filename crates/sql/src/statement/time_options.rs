@@ -24,7 +24,9 @@ pub(super) fn take_time_options(
                 return Err(refused(&option, "a table does not read from outside").hint("Use CREATE SOURCE."));
             }
             other => {
-                let message = format!("a table has no option \"{other}\"; there is: future_fence");
+                let message = format!(
+                    "a table has no option \"{other}\"; there are: future_fence, retention, retention_rows, retention_column"
+                );
                 return Err(refused(&option, &message));
             }
         }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{manifests, read_file, read_manifest};
-use crate::claim::{CLAIM, Claims};
-use crate::manifest::MANIFEST;
+use super::{is_own, manifests, read_file, read_manifest};
+use crate::claim::Claims;
 use crate::sealed::FOOTER;
 use crate::{Manifest, Object, ObjectStore, StorageError};
 
@@ -75,7 +74,6 @@ pub fn inspect_checkpoints<S: ObjectStore>(
         checkpoints.push(CheckpointFinding { name: name.to_owned(), manifest, damage, ghost });
     }
     checkpoints.sort_by(|a, b| b.name.cmp(&a.name));
-    let of_store = |name: &str| name.starts_with(MANIFEST) || name.starts_with(CLAIM);
-    let unlisted = objects.into_iter().filter(|o| !of_store(&o.name) && !listed.contains(&o.name)).collect();
+    let unlisted = objects.into_iter().filter(|o| !is_own(&o.name) && !listed.contains(&o.name)).collect();
     Ok(CheckpointFindings { checkpoints, owner: claims.youngest(), unlisted })
 }

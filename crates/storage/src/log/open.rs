@@ -93,7 +93,7 @@ impl Log {
             durable: AtomicU64::new(end),
         });
         let segment = Segment { file: last.file, path: last.path, identity: last.identity, length: last.length };
-        let log = Log { shared, folder, options };
+        let log = Log { shared, folder, options, identity: floor.log };
         let writer = LogWriter::new(&log, handlers, segment, found.into(), (floor, floor_file), data.incarnation());
         Ok(Opened { log, writer, torn })
     }

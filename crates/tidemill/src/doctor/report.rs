@@ -24,8 +24,13 @@ pub fn text(findings: &Findings) -> String {
         None => out += "\nno log\n",
     }
     match &findings.checkpoints {
-        Some(found) => of_checkpoints(found, &mut out),
-        None => out += "\nno checkpoints\n",
+        Some(found) => of_checkpoints(found, findings.elsewhere.as_deref(), &mut out),
+        None => {
+            let _ = match &findings.elsewhere {
+                Some(url) => writeln!(out, "\ncheckpoints: in {url}"),
+                None => writeln!(out, "\nno checkpoints"),
+            };
+        }
     }
     of_recovery(findings, &mut out);
     for note in &findings.notes {
@@ -101,8 +106,9 @@ fn files(checkpoint: &CheckpointFinding) -> Option<(usize, u64)> {
     Some((manifest.files.len(), manifest.files.iter().map(|file| file.length).sum()))
 }
 
-fn of_checkpoints(found: &CheckpointFindings, out: &mut String) {
-    let _ = writeln!(out, "\ncheckpoints: {}; files of none: {}", found.checkpoints.len(), found.unlisted.len());
+fn of_checkpoints(found: &CheckpointFindings, at: Option<&str>, out: &mut String) {
+    let at = at.map_or(String::new(), |url| format!(" in {url}"));
+    let _ = writeln!(out, "\ncheckpoints{at}: {}; files of none: {}", found.checkpoints.len(), found.unlisted.len());
     if found.checkpoints.is_empty() {
         return;
     }
@@ -123,6 +129,9 @@ fn of_checkpoints(found: &CheckpointFindings, out: &mut String) {
 }
 
 fn of_recovery(findings: &Findings, out: &mut String) {
+    if findings.elsewhere.is_some() && findings.checkpoints.is_none() {
+        return;
+    }
     let Recovery { epoch, from, to } = findings.recovery;
     let checkpoint = epoch.map_or("no checkpoint".into(), |epoch| format!("the checkpoint of epoch {epoch}"));
     let _ = writeln!(out, "\na start takes {checkpoint}, then of the log: {}", range((from, to)));
@@ -146,6 +155,7 @@ pub fn json(findings: &Findings) -> String {
         "folders": sizes.collect::<Vec<_>>(),
         "log": findings.log.as_ref().map(json_of_log),
         "checkpoints": findings.checkpoints.as_ref().map(json_of_checkpoints),
+        "checkpoints_in": findings.elsewhere,
         "recovery": {"epoch": epoch, "from_record": from, "records": to.saturating_sub(from)},
         "notes": findings.notes,
         "wrong": wrong.collect::<Vec<_>>(),

@@ -136,6 +136,7 @@ mod tests {
             primary_key: vec![],
             append_only: false,
             event_time: None,
+            retention: None,
             generated: vec![],
             defaults: vec![],
             bounds: vec![],
