@@ -1,6 +1,6 @@
 -- German suppliers whose lines were the last of their orders to be delivered.
 SELECT su_name, count(*) AS numwait
-FROM supplier, order_line l1, orders, stock, nation
+FROM supplier, stock, order_line l1, orders, nation
 WHERE l1.ol_o_id = o_id AND l1.ol_w_id = o_w_id AND l1.ol_d_id = o_d_id AND l1.ol_w_id = s_w_id
   AND l1.ol_i_id = s_i_id AND s_w_id * s_i_id % 10000 = su_suppkey AND l1.ol_delivery_d > o_entry_d
   AND NOT EXISTS (
