@@ -157,7 +157,7 @@ async fn a_store_that_was_emptied_is_no_fresh_start() {
         let mut session = engine.session();
         run(&mut session, "CREATE TABLE t (a bigint, s text)").await;
         // Several segments of the log, so that the first ones go.
-        for _ in 0..9 {
+        for _ in 0..5 {
             run(&mut session, "INSERT INTO t VALUES (1, repeat('x', 20000000)); DELETE FROM t").await;
         }
         for _ in 0..3 {
