@@ -4,6 +4,8 @@
 //! and a few bytes can claim rows without end, or one long text a million times. So panics are caught
 //! here, and the size of what the columns would unfold to is bounded by the size of the body.
 
+pub(crate) mod compressed;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -33,6 +35,7 @@ pub(crate) fn decode(shape: &Shape, body: &[u8]) -> Result<Decoded, SourceError>
 
 fn decode_trusting(shape: &Shape, body: &[u8]) -> Result<Decoded, SourceError> {
     let failed = |e: arrow::error::ArrowError| SourceError(format!("Arrow stream: {e}"));
+    compressed::check(body, &mut most_bytes(body.len()))?;
     let mut buffer = Buffer::from(body);
     let mut decoder = StreamDecoder::new();
     let mut budget = Budget::new(body.len());
@@ -54,6 +57,15 @@ fn decode_trusting(shape: &Shape, body: &[u8]) -> Result<Decoded, SourceError> {
     Ok(Decoded { rows: concat_batches(&shape.schema, &batches).map_err(failed)?, bad })
 }
 
+/// How many bytes a body of this size may unfold to.
+pub(crate) fn most_bytes(body: usize) -> usize {
+    body.saturating_mul(UNFOLDED_PER_BYTE).saturating_add(ALLOWANCE)
+}
+
+fn refused() -> SourceError {
+    SourceError("the Arrow stream unfolds to far more than its size".into())
+}
+
 /// What a body may still unfold to.
 pub(crate) struct Budget {
     rows: usize,
@@ -62,19 +74,15 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(body: usize) -> Self {
-        Budget {
-            rows: body.saturating_mul(ROWS_PER_BYTE),
-            bytes: body.saturating_mul(UNFOLDED_PER_BYTE).saturating_add(ALLOWANCE),
-        }
+        Budget { rows: body.saturating_mul(ROWS_PER_BYTE), bytes: most_bytes(body) }
     }
 
     /// Takes a batch's share.
     pub(crate) fn spend(&mut self, batch: &RecordBatch) -> Result<(), SourceError> {
-        let refuse = || SourceError("the Arrow stream unfolds to far more than its size".into());
-        self.rows = self.rows.checked_sub(batch.num_rows()).ok_or_else(refuse)?;
+        self.rows = self.rows.checked_sub(batch.num_rows()).ok_or_else(refused)?;
         for column in batch.columns() {
             let size = unfolded(column, self.rows.saturating_add(batch.num_rows()), 0)?;
-            self.bytes = self.bytes.checked_sub(size).ok_or_else(refuse)?;
+            self.bytes = self.bytes.checked_sub(size).ok_or_else(refused)?;
         }
         Ok(())
     }
@@ -134,7 +142,7 @@ mod tests {
 
     use arrow::array::{DictionaryArray, Int32Array, Int64Array, NullArray, StringArray, StringViewArray};
     use arrow::datatypes::{Field, Int32Type, Schema, SchemaRef, TimeUnit};
-    use arrow::ipc::writer::StreamWriter;
+    use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 
     use super::*;
     use crate::format::{Format, FormatKind};
@@ -147,7 +155,7 @@ mod tests {
         ]))
     }
 
-    fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+    pub(super) fn stream(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
         let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true)));
         let batch = batch.expect("valid");
         let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).expect("valid");
@@ -197,6 +205,27 @@ mod tests {
             let _ = decode(&broken);
         }
         assert!(decode(b"not arrow at all").is_err());
+    }
+
+    #[test]
+    fn a_compressed_buffer_cannot_claim_more_than_there_is_room_for() {
+        // Message 2 of a stream that says it is compressed, and whose first buffer claims 2^55 bytes.
+        let rows: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let batch = RecordBatch::try_from_iter([("a", rows)]).expect("valid");
+        for codec in [arrow::ipc::CompressionType::LZ4_FRAME, arrow::ipc::CompressionType::ZSTD] {
+            let options = IpcWriteOptions::default().try_with_compression(Some(codec)).expect("a codec");
+            let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).expect("valid");
+            // Whether there is the codec is a matter of the build.
+            if writer.write(&batch).is_err() {
+                continue;
+            }
+            let mut body = writer.into_inner().expect("finished");
+            assert_eq!(decode(&body).expect("decodes").rows.num_rows(), 1000);
+            let claim = body.windows(8).rposition(|bytes| bytes == 8000u64.to_le_bytes()).expect("a length");
+            body[claim..claim + 8].copy_from_slice(&(1u64 << 55).to_le_bytes());
+            let error = decode(&body).expect_err("refused");
+            assert!(error.to_string().contains("unfolds to far more"), "{error}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn nothing_is_lost_of_tables() {
     while report.kills() < kills && report.faults.is_empty() {
         let left = kills - report.kills();
         round::run(random.next() % 1_000_000_007, left.min(KILLS_OF_A_FOLDER), postgres.as_ref(), &mut report);
+        println!("{} of {kills} kills, {} acknowledged", report.kills(), report.acknowledged);
     }
     report.end();
 }

@@ -13,7 +13,8 @@ use arrow::ipc::reader::StreamDecoder;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::arrow_stream::Budget;
+use crate::arrow_stream::compressed::{self, Next};
+use crate::arrow_stream::{Budget, most_bytes};
 use crate::conform::conform;
 use crate::shape::Shape;
 use crate::source::{Position, Read, Reader, SourceBatch, SourceError};
@@ -104,15 +105,23 @@ struct ArrowPieces {
     file: File,
     /// Bytes still to read.
     left: u64,
+    /// What was read.
+    read: Vec<u8>,
+    /// Where the messages begin in it that were not taken yet.
+    at: usize,
+    /// A message, or what is left of the file.
     buffer: Buffer,
     decoder: StreamDecoder,
     budget: Budget,
+    /// How many bytes compressed buffers may still unfold to.
+    room: usize,
     ended: bool,
 }
 
 impl ArrowPieces {
     fn new(mut file: File, size: u64) -> std::io::Result<Self> {
-        let budget = Budget::new(usize::try_from(size).unwrap_or(usize::MAX));
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        let (budget, room) = (Budget::new(length), most_bytes(length));
         let mut head = Vec::new();
         file.by_ref().take(256).read_to_end(&mut head)?;
         let (mut start, mut end) = (0, size);
@@ -129,8 +138,8 @@ impl ArrowPieces {
         }
         file.seek(SeekFrom::Start(start))?;
         let left = end.saturating_sub(start);
-        let buffer = Buffer::from_vec(Vec::<u8>::new());
-        Ok(ArrowPieces { file, left, buffer, decoder: StreamDecoder::new(), budget, ended: false })
+        let (read, buffer) = (Vec::new(), Buffer::from_vec(Vec::<u8>::new()));
+        Ok(ArrowPieces { file, left, read, at: 0, buffer, decoder: StreamDecoder::new(), budget, room, ended: false })
     }
 
     fn batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
@@ -141,15 +150,38 @@ impl ArrowPieces {
                 self.budget.spend(&batch).map_err(|e| ArrowError::ParseError(e.0))?;
                 return Ok(Some(batch));
             }
-            let mut piece = Vec::new();
-            self.file.by_ref().take(self.left.min(PIECE)).read_to_end(&mut piece)?;
-            if piece.is_empty() {
+            let there = self.read.len() - self.at;
+            let whole = match compressed::next(&self.read[self.at..]) {
+                Next::Whole(whole, ..) => Some(whole.len()),
+                Next::Begun => None,
+                Next::Other => Some(there),
+            };
+            let length = match whole {
+                Some(length) => length,
+                None if self.read_piece()? => continue,
+                None => there,
+            };
+            let message = self.read[self.at..self.at + length].to_vec();
+            self.at += length;
+            if message.is_empty() {
                 self.decoder.finish()?;
                 return Ok(None);
             }
-            self.left -= piece.len() as u64;
-            self.buffer = Buffer::from_vec(piece);
+            compressed::check(&message, &mut self.room).map_err(|e| ArrowError::ParseError(e.0))?;
+            self.buffer = Buffer::from_vec(message);
         }
+    }
+
+    /// Reads on; false at the end.
+    fn read_piece(&mut self) -> std::io::Result<bool> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        self.read.drain(..self.at);
+        self.at = 0;
+        let read = self.file.by_ref().take(self.left.min(PIECE)).read_to_end(&mut self.read)?;
+        self.left -= read as u64;
+        Ok(read > 0)
     }
 }
 

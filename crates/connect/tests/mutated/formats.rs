@@ -8,7 +8,8 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int16Type, Int64Type, Schema, SchemaRef, TimeUnit};
-use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 
 use super::Body;
 use super::mutation::{Damage, Random, mutate};
@@ -188,17 +189,15 @@ pub fn array(random: &mut Random, records: usize) -> Body {
 /// Batches of rows, some of whose values do not fit; or broken bytes.
 pub fn arrow(random: &mut Random, records: usize) -> Body {
     let mut body = Body { reaches: random.below(4) > 0, ..Body::default() };
-    let (mut writer, mut bytes) = (None, Vec::new());
-    for _ in 0..2 {
-        let rows = 1 + random.below(records);
-        let batch = arrow_batch(random, rows, &mut body);
-        let writer = writer.get_or_insert_with(|| StreamWriter::try_new(Vec::new(), &batch.schema()).expect("valid"));
-        writer.write(&batch).expect("valid");
-    }
-    if let Some(mut writer) = writer {
-        writer.finish().expect("valid");
-        bytes = writer.into_inner().expect("finished");
-    }
+    let batches: Vec<RecordBatch> = (0..2)
+        .map(|_| {
+            let rows = 1 + random.below(records);
+            arrow_batch(random, rows, &mut body)
+        })
+        .collect();
+    let codec = [None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)][random.below(3)];
+    // Whether there is a codec is a matter of the build.
+    let mut bytes = arrow_stream(&batches, codec).or_else(|| arrow_stream(&batches, None)).expect("a stream");
     if body.reaches {
         body.mutated = records / 2;
         for _ in 0..1 + random.below(8) {
@@ -216,6 +215,14 @@ pub fn arrow(random: &mut Random, records: usize) -> Body {
         }
     }
     Body { bytes, ..body }
+}
+
+fn arrow_stream(batches: &[RecordBatch], codec: Option<CompressionType>) -> Option<Vec<u8>> {
+    let options = IpcWriteOptions::default().try_with_compression(codec).expect("a codec");
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options).expect("valid");
+    batches.iter().try_for_each(|batch| writer.write(batch)).ok()?;
+    writer.finish().expect("valid");
+    writer.into_inner().ok()
 }
 
 fn arrow_batch(random: &mut Random, rows: usize, body: &mut Body) -> RecordBatch {

@@ -89,7 +89,7 @@ pub fn mutate(record: &mut Vec<u8>, other: &[u8], random: &mut Random, damage: D
         Damage::Line => record.retain(|byte| *byte != b'\n'),
         Damage::Cells => record.retain(|byte| !matches!(byte, b'\n' | b'"')),
         Damage::Copy => {
-            record.retain(|byte| *byte != b'\n');
+            record.retain(|byte| !matches!(byte, b'\n' | b'\r'));
             while record.ends_with(b"\\") || record.as_slice() == b"\\." {
                 record.pop();
             }
