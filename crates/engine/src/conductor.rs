@@ -35,6 +35,7 @@ pub(crate) use self::repair::{LateRows, Repair, ResumedSink};
 use crate::engine::Inner;
 use crate::event_time::Prepared;
 use crate::journal::Object;
+use crate::removals::Removals;
 use crate::retained::Retained;
 use crate::sink::{Ending, RunningSink, end_all};
 use crate::source::RunningSource;
@@ -129,8 +130,8 @@ pub(crate) struct Conductor {
     finished: BTreeMap<Epoch, Vec<Output>>,
     relations: BTreeMap<RelationId, Arc<Relation>>,
     keys: BTreeMap<RelationId, PrimaryKey>,
-    /// In which epoch rows of a table without a key were last taken out.
-    removed: BTreeMap<RelationId, Epoch>,
+    /// The rows of tables without a key that were taken out lately.
+    removed: BTreeMap<RelationId, Removals>,
     sources: BTreeMap<RelationId, RunningSource>,
     sinks: BTreeMap<RelationId, RunningSink>,
     specs: BTreeMap<RelationId, Arc<ViewSpec>>,

@@ -14,6 +14,7 @@ mod journal;
 mod panics;
 mod published;
 mod reading;
+mod removals;
 mod replica;
 mod retained;
 mod retention;

@@ -89,20 +89,27 @@ impl Conductor {
         let Some(keys) = self.keys.get_mut(&table) else {
             let change = TableChange { removed: vec![rows], added, on_conflict, seen };
             let delta = self.without_key(&relation, &change)?;
-            self.removed.insert(table, self.next_epoch);
+            self.note_removed(table, &change.removed)?;
             return Ok(delta);
         };
         let removed = vec![filter_record_batch(&rows, &keys.holds(&rows)?).map_err(internal)?];
         keys.apply(&TableChange { removed, added, on_conflict, seen })
     }
 
-    /// A change of a table without a key. What it takes out must be there still: as rows cannot be told apart, it is refused if any
-    /// have been taken out since they were read.
+    /// A change of a table without a key. What it takes out must be there still: it is refused if any of it has been taken out
+    /// since it was read.
     fn without_key(&self, relation: &Relation, change: &TableChange) -> Result<Delta, SqlError> {
-        if change.removes() && self.removed.get(&relation.id).is_some_and(|last| *last > change.seen) {
+        if let Some(removed) = self.removed.get(&relation.id).filter(|_| change.removes())
+            && removed.concern(&change.removed, change.seen).map_err(internal)?
+        {
             return Err(changed_meanwhile(&relation.name));
         }
         change.delta(&relation.schema)
+    }
+
+    /// Remembers what is taken out of a table without a key.
+    fn note_removed(&mut self, table: RelationId, rows: &[RecordBatch]) -> Result<(), SqlError> {
+        self.removed.entry(table).or_default().note(rows, self.next_epoch).map_err(internal)
     }
 
     /// What becomes of a transaction's changes, or why none of them can be applied.
@@ -124,9 +131,9 @@ impl Conductor {
                 }
             }
         }
-        for Sorted { relation, .. } in sorted.iter().filter(|s| s.change.removes()) {
+        for Sorted { relation, change, .. } in sorted.iter().filter(|s| s.change.removes()) {
             if !self.keys.contains_key(&relation.id) {
-                self.removed.insert(relation.id, self.next_epoch);
+                self.note_removed(relation.id, &change.removed)?;
             }
         }
         let arrived = sorted.into_iter().zip(done).map(|(sorted, (relation, applied))| {
