@@ -1,5 +1,7 @@
 //! How fast NDJSON is decoded: `decode_speed FILE [REPEATS]`, for files of Nexmark events.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -6,6 +6,12 @@
 //! `TIDEMILL_CASES` says how many records of each format are mutated, `TIDEMILL_SEED` which way. By hand:
 //! `TIDEMILL_CASES=10000000 cargo test -p tidemill-connect --test mutated -- --nocapture`.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests wait and measure by the real clock, and say how far they are"
+)]
+
 #[path = "mutated/formats.rs"]
 mod formats;
 #[path = "mutated/mutation.rs"]

@@ -180,7 +180,7 @@ pub fn saved_shapes(spec: &crate::ViewSpec) -> Result<Vec<Vec<SavedShape>>, Oper
         Ok(match operator.keeps() {
             Keeps::Nothing => Vec::new(),
             Keeps::Rows => (0..node.inputs.len())
-                .map(|port| SavedShape { key: None, placement: placement(route(port), |column| Some(column)) })
+                .map(|port| SavedShape { key: None, placement: placement(route(port), Some) })
                 .collect(),
             Keeps::Entries => {
                 let shapes = operator.entry_shapes().into_iter().map(|shape| {

@@ -91,10 +91,9 @@ impl Delta {
     /// The rows with the given numbers.
     pub fn take(&self, indices: &UInt32Array) -> Result<Delta, ArrowError> {
         let rows = arrow::compute::take_record_batch(&self.rows, indices)?;
-        let diff = match &self.diff {
-            None => None,
-            Some(d) => Some(Int64Array::from_iter_values(indices.values().iter().map(|i| d.value(*i as usize)))),
-        };
+        let of_rows =
+            |d: &Int64Array| Int64Array::from_iter_values(indices.values().iter().map(|i| d.value(*i as usize)));
+        let diff = self.diff.as_ref().map(of_rows);
         Ok(Delta { rows, diff })
     }
 

@@ -52,6 +52,9 @@ impl Config {
         self.spill = Some(Spill { folder, state_bytes: bytes / 4 });
         self.arrived_bytes = self.arrived_bytes.min(bytes / 8);
         self.history_bytes = self.history_bytes.min(bytes / 32);
+        // The more keys a step looks for, the more of them are in a block that is read; and fewer such epochs wait.
+        self.max_epoch_rows = self.max_epoch_rows.max(1 << 19);
+        self.epochs_in_flight = self.epochs_in_flight.min(2);
         self
     }
 }

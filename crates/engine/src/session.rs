@@ -70,6 +70,7 @@ pub enum Response {
 }
 
 /// What `COPY ... TO STDOUT` gives.
+#[allow(clippy::large_enum_variant, reason = "there is one per statement")]
 pub enum CopyOutRows {
     /// Rows.
     Batches(Vec<RecordBatch>),

@@ -8,6 +8,8 @@
 //!
 //! `TIDEMILL_TRANSFERS` says how many transfers there are (20,000 unless told).
 
+#![allow(clippy::print_stdout, reason = "long runs say how far they are")]
+
 #[path = "slt/random.rs"]
 mod random;
 

@@ -9,6 +9,8 @@
 //! that `TIDEMILL_CASES=1 TIDEMILL_SEED=17` repeats seed 17; `TIDEMILL_VIEWS` and `TIDEMILL_BATCHES` say how large each is.
 //! A failing case is made smaller by leaving statements and words out before it is shown; `TIDEMILL_SHRUNK` says how many of them.
 
+#![allow(clippy::print_stdout, reason = "long runs say how far they are")]
+
 #[path = "histories/case.rs"]
 #[expect(dead_code, reason = "columns' types matter where PostgreSQL is asked")]
 mod case;

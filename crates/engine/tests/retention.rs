@@ -1,5 +1,7 @@
 //! Tables whose rows go by themselves: by age and by number, with and without a key, through views, sinks and restarts.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

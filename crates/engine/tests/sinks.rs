@@ -1,5 +1,7 @@
 //! Sinks through SQL: what they deliver, what they refuse, what is shown of them.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::path::Path;
 use std::time::Duration;
 

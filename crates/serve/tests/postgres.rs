@@ -6,6 +6,8 @@
 //! `TIDEMILL_POSTGRES` is how to connect, as in `host=127.0.0.1 port=5433 user=postgres`; `tests/run-postgres` starts a server and
 //! sets it. `TIDEMILL_CASES`, `TIDEMILL_SEED`, `TIDEMILL_VIEWS`, `TIDEMILL_BATCHES` and `TIDEMILL_SHRUNK` are as in the histories.
 
+#![allow(clippy::print_stdout, reason = "long runs say how far they are")]
+
 #[path = "../../engine/tests/histories/case.rs"]
 #[expect(dead_code, reason = "here each batch is one transaction, without noise")]
 mod case;

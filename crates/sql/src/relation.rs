@@ -162,6 +162,7 @@ fn refuse_changing(expr: &Expr) -> Result<(), SqlError> {
 }
 
 /// An expression over columns, coerced and simplified.
+#[allow(clippy::disallowed_methods, reason = "the planner wants a time for its context")]
 pub(crate) fn resolve(planner: &Planner, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr, SqlError> {
     let planned = plan(planner, expr, schema)?;
     refuse_queries(&planned)?;

@@ -215,7 +215,7 @@ fn row_wise(plan: &LogicalPlan, left: &LogicalPlan, outer: bool) -> Result<Optio
         LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => Some(left.clone()),
         LogicalPlan::Projection(projection) => {
             let Some(input) = row_wise(&projection.input, left, outer)? else { return Ok(None) };
-            let own = projection.expr.iter().map(|expr| Ok(inlined(expr)?));
+            let own = projection.expr.iter().map(inlined);
             let own = own.collect::<Result<Vec<_>>>()?;
             Some(LogicalPlanBuilder::from(input).project(lefts().chain(own))?.build()?)
         }

@@ -55,7 +55,7 @@ pub(crate) fn view_query(
             None => Ok(plan),
             Some(closing) => closed(plan, &closing, watermark),
         };
-        let plan = plan.and_then(|plan| json_as_text(plan)).map_err(sql_error)?;
+        let plan = plan.and_then(json_as_text).map_err(sql_error)?;
         let settled = settle(plan.clone()).map_err(sql_error)?;
         Ok(ViewQuery { plan, settled, written, schema })
     })

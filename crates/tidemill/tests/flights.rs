@@ -24,6 +24,7 @@ struct Running {
 
 impl Running {
     /// Starts a demo and waits until the last flight is in.
+    #[allow(clippy::zombie_processes, reason = "it is killed and waited for when it is dropped")]
     fn at_the_end(arguments: &[&str]) -> Running {
         let mut child = demo(arguments)
             .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])

@@ -1,6 +1,12 @@
 //! Statements that mean harm, against a server process with little memory: each is answered, rightly or with a clean
 //! error, and the server and its other views go on.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests wait and measure by the real clock, and say how far they are"
+)]
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

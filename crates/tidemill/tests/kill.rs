@@ -10,6 +10,12 @@
 //! `TIDEMILL_KILLS` says how often (20 times unless told), `TIDEMILL_SEED` which way, `TIDEMILL_CHECKPOINTS` how often
 //! there are checkpoints, `TIDEMILL_BINARY` which program is killed, if not the one of this build. A failure leaves its folder.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests wait and measure by the real clock, and say how far they are"
+)]
+
 #[path = "kill/book.rs"]
 mod book;
 #[path = "kill/check.rs"]

@@ -1,5 +1,7 @@
 //! Two processes with two workers each: every file of `tests/slt` against process 0.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 #[path = "../../engine/tests/slt/play.rs"]
 mod play;
 #[path = "../../engine/tests/slt/random.rs"]

@@ -190,7 +190,7 @@ impl Maker {
     }
 
     fn made(&self, rows: &[u64]) -> Result<ArrayRef, SourceError> {
-        let below = |row: &u64, n: u64| (u128::from(self.random(*row)) * u128::from(n) >> 64) as u64;
+        let below = |row: &u64, n: u64| ((u128::from(self.random(*row)) * u128::from(n)) >> 64) as u64;
         let between = |row: &u64, min: i64, max: i64| min + below(row, max.abs_diff(min).saturating_add(1)) as i64;
         Ok(match &self.how {
             How::Sequence(first) => self.sequence(*first, rows),

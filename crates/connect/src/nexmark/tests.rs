@@ -1,5 +1,7 @@
 //! Compares the stream with what the file generator writes.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};

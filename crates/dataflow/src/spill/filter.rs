@@ -36,7 +36,7 @@ impl Filter {
 
     fn place(&self, hash: u64) -> (usize, u64) {
         let spread = hash.wrapping_mul(SPREAD);
-        let word = (u128::from(spread) * self.words.len() as u128 >> 64) as usize;
+        let word = ((u128::from(spread) * self.words.len() as u128) >> 64) as usize;
         let bit = |shift: u32| 1u64 << (spread >> shift & 63);
         (word, bit(0) | bit(6) | bit(12) | bit(18))
     }

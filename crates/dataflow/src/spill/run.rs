@@ -17,7 +17,7 @@ use super::memory::Shelf;
 use crate::OperatorError;
 
 /// About so many bytes of a part's rows are in a block.
-const BLOCK: usize = 32 << 10;
+const BLOCK: usize = 8 << 10;
 /// Files are written in pieces of at least this many bytes.
 const PIECE: usize = 1 << 20;
 

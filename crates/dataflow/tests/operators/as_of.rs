@@ -61,8 +61,8 @@ fn reference(plan: &AsOfPlan, left: &Bag, right: &Bag) -> Bag {
 }
 
 fn row() -> impl Strategy<Value = Row> + Clone + 'static {
-    let key = prop_oneof![1 => Just(Value::Null), 6 => (0..3i64).prop_map(|k| int(k))];
-    let time = prop_oneof![1 => Just(Value::Null), 9 => (0..12i64).prop_map(|t| int(t))];
+    let key = prop_oneof![1 => Just(Value::Null), 6 => (0..3i64).prop_map(int)];
+    let time = prop_oneof![1 => Just(Value::Null), 9 => (0..12i64).prop_map(int)];
     let text = prop_oneof![Just(Value::Null), Just(Value::Text("a".into())), Just(Value::Text("b".into()))];
     (key, time, text).prop_map(|(k, t, s)| vec![k, t, s])
 }

@@ -194,7 +194,7 @@ fn final_partitions_are_forgotten() {
         append_only: true,
         closes,
     };
-    let mut operator = TopN::new(&plan, &[schema.clone()], schema.clone()).expect("a good plan");
+    let mut operator = TopN::new(&plan, std::slice::from_ref(&schema), schema.clone()).expect("a good plan");
     let rows = (0..10).map(|i| (vec![int(i / 2 * 10), int(i)], 1)).collect();
     let out = step(&mut operator, &schema, &Epoch { batches: vec![rows], watermark: 5 }, &mut Vec::new());
     assert_eq!(out.len(), 10);

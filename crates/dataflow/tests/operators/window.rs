@@ -108,7 +108,7 @@ fn one_column(unit: TimeUnit, column: ArrayRef) -> (Window, Delta) {
     let plan = WindowPlan { time: 0, size: 2_000, slide: 1_000, origin: 0, panes: false };
     let input = crate::history::schema(&[("t", time.clone())]);
     let output = crate::history::schema(&[("t", time.clone()), ("s", time.clone()), ("e", time)]);
-    let window = Window::new(&plan, &[input.clone()], output).expect("a good plan");
+    let window = Window::new(&plan, std::slice::from_ref(&input), output).expect("a good plan");
     let len = column.len();
     (window, Delta::inserts(batch(input, vec![column], len)))
 }
@@ -130,5 +130,5 @@ fn other_units() {
     let time = DataType::Timestamp(TimeUnit::Second, None);
     let plan = WindowPlan { time: 0, size: 1_500_000, slide: 1_500_000, origin: 0, panes: false };
     let schema = crate::history::schema(&[("t", time)]);
-    assert!(Window::new(&plan, &[schema.clone()], schema).is_err(), "seconds cannot express 1.5 s");
+    assert!(Window::new(&plan, std::slice::from_ref(&schema), schema.clone()).is_err(), "seconds cannot express 1.5 s");
 }

@@ -141,7 +141,7 @@ impl Conductor {
         // It does not count for the bound of the queue that it goes into.
         if waiting.iter().map(|(_, delta)| delta.row_bytes()).sum::<usize>() > 2 * QUEUE_BYTES {
             let name = self.shared.catalog().describe(id);
-            let message = format!("more than {} MiB of changes wait for {name} already", 2 * QUEUE_BYTES >> 20);
+            let message = format!("more than {} MiB of changes wait for {name} already", (2 * QUEUE_BYTES) >> 20);
             return Err(not_now(message).hint("Drop it and create it again."));
         }
         Ok(waiting)

@@ -18,6 +18,7 @@ const FETCH_ALL: usize = 1_000_000;
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 
 /// A cursor.
+#[allow(clippy::large_enum_variant, reason = "there are few")]
 pub(super) enum Cursor {
     /// Rows not yet fetched.
     Rows { schema: SchemaRef, rows: VecDeque<RecordBatch> },

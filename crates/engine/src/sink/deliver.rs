@@ -188,14 +188,14 @@ impl Delivery {
                 }
                 Err(SinkError::Retry { reason, after }) => (reason, after),
                 Err(error) => {
-                    let _ = self.stop(&error);
+                    self.stop(&error);
                     return ControlFlow::Break(());
                 }
             };
             let now = self.shared.env.monotonic_nanos();
             let failing = Duration::from_nanos(now.saturating_sub(*since.get_or_insert(now)));
             if self.shared.pace.retry_for.is_some_and(|limit| failing >= limit) {
-                let _ = self.stop(&SinkError::Fatal(reason));
+                self.stop(&SinkError::Fatal(reason));
                 return ControlFlow::Break(());
             }
             self.pause(reason, pause.max(after.unwrap_or_default().min(LONGEST_ASKED)))?;

@@ -231,6 +231,6 @@ impl Maker<'_> {
 
     /// A comparison operator.
     pub fn comparison(&mut self) -> &'static str {
-        *self.pick::<&str>(&["=", "<>", "<", "<=", ">", ">="])
+        self.pick::<&str>(&["=", "<>", "<", "<=", ">", ">="])
     }
 }

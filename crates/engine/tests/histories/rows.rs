@@ -105,7 +105,7 @@ fn rounded(line: &str) -> String {
             let text = text.trim_end_matches('0').trim_end_matches('.');
             if text == "-0" { "0".to_string() } else { text.to_string() }
         }
-        Ok(number) if number == 0.0 => "0".to_string(),
+        Ok(0.0) => "0".to_string(),
         _ => cell.to_string(),
     };
     line.split(' ').map(cell).collect::<Vec<_>>().join(" ")

@@ -52,7 +52,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     function("make_time", &[Int, Int, Float], Gives::Time, |args, _| made_times(args)),
     function("make_timestamp", &[Int, Int, Int, Int, Int, Float], Gives::Timestamp, |args, _| made_timestamps(args)),
     function("make_timestamptz", &[Int, Int, Int, Int, Int, Float], Gives::TimestampTz, |args, t| {
-        Ok(arrow::compute::cast(&made_timestamps(args)?, t).map_err(|e| crate::error_map::arrow_error(&e))?)
+        arrow::compute::cast(&made_timestamps(args)?, t).map_err(|e| crate::error_map::arrow_error(&e))
     }),
     function("make_timestamptz", &[Int, Int, Int, Int, Int, Float, Text], Gives::TimestampTz, |args, _| {
         zone::from_local(&[args[6].clone(), made_timestamps(&args[..6])?])
@@ -61,10 +61,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .required(0),
     function("to_timestamp", &[Text, Text], Gives::TimestampTz, |args, _| {
         let zoned = format::read(args)?;
-        Ok(arrow::compute::cast(&zoned, &timestamptz()).map_err(|e| crate::error_map::arrow_error(&e))?)
+        arrow::compute::cast(&zoned, &timestamptz()).map_err(|e| crate::error_map::arrow_error(&e))
     }),
     function("to_date", &[Text, Text], Gives::Date, |args, t| {
-        Ok(arrow::compute::cast(&format::read(args)?, t).map_err(|e| crate::error_map::arrow_error(&e))?)
+        arrow::compute::cast(&format::read(args)?, t).map_err(|e| crate::error_map::arrow_error(&e))
     }),
     function("to_char", &[Interval, Text], Gives::Text, |args, _| format::intervals(args)),
     function("extract_epoch", &[Interval], Gives::Decimal(6), |args, _| {

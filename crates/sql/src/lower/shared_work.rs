@@ -93,10 +93,8 @@ fn common_calls(condition: &Expr, exprs: &[Expr]) -> Vec<Expr> {
 /// Visits the calls that are made whatever the values are; what is below a call that is taken is left out.
 fn calls_for_every_row(expr: &Expr, take: &mut impl FnMut(&Expr) -> bool) {
     match expr {
-        Expr::ScalarFunction(call) if is_heavy(expr) && !call.func.short_circuits() => {
-            if !take(expr) {
-                call.args.iter().for_each(|arg| calls_for_every_row(arg, take));
-            }
+        Expr::ScalarFunction(call) if is_heavy(expr) && !call.func.short_circuits() && !take(expr) => {
+            call.args.iter().for_each(|arg| calls_for_every_row(arg, take));
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, .. }) => calls_for_every_row(left, take),
         Expr::BinaryExpr(BinaryExpr { left, right, .. }) => {

@@ -167,14 +167,14 @@ pub(super) fn take_emit(
     let at = |i: usize, word: &str| tokens.get(i).is_some_and(|token| is_word(&token.token, word));
     let mut found = None;
     let mut depth = 0i64;
-    for i in 0..tokens.len() {
-        match tokens[i].token {
+    for (i, token) in tokens.iter().enumerate() {
+        match token.token {
             Token::LParen => depth += 1,
             Token::RParen => depth -= 1,
             _ if depth == 0 && at(i, "EMIT") && at(i + 1, "ON") => {
                 let on_close = at(i + 2, "WINDOW") && at(i + 3, "CLOSE");
                 if on_close || at(i + 2, "UPDATE") {
-                    let emit = Emit { on_close, position: position(&tokens[i]) };
+                    let emit = Emit { on_close, position: position(token) };
                     found = Some((i, if on_close { 4 } else { 3 }, emit));
                 }
             }

@@ -1,5 +1,7 @@
 //! What parses, to what, and how errors read.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use super::*;
 
 fn one(sql: &str) -> StatementKind {

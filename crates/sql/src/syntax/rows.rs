@@ -83,7 +83,7 @@ fn in_query(row: &[Expr], subquery: &ast::Query) -> Option<Expr> {
     if let Some(ast::TableFactor::Derived { subquery: inner, .. }) =
         select.from.first_mut().map(|from| &mut from.relation)
     {
-        *inner = Box::new(subquery.clone());
+        **inner = subquery.clone();
     }
     let own = |i: usize| Expr::CompoundIdentifier(vec![Ident::new("in_row"), Ident::new(name(i))]);
     let own: Vec<_> = (0..row.len()).map(own).collect();

@@ -72,10 +72,10 @@ impl Outlets {
 
     /// Statements that make the sinks that are always there.
     pub fn definitions(&self) -> Result<Vec<String>, String> {
-        let folders = FOLDERS.iter().map(|(name, view, format)| self.into_folder(name, view, format));
+        let folders = FOLDERS.iter().map(|(name, view, format)| self.folder_sink(name, view, format));
         let mut all: Vec<String> = folders.collect();
         for (name, view, columns, key) in TABLES {
-            all.extend(self.into_table(name, view, columns, key)?);
+            all.extend(self.table_sink(name, view, columns, key)?);
         }
         Ok(all)
     }
@@ -86,7 +86,7 @@ impl Outlets {
         FOLDERS.iter().map(|(name, ..)| *name).chain(tables)
     }
 
-    fn into_folder(&self, name: &str, from: &str, format: &str) -> String {
+    fn folder_sink(&self, name: &str, from: &str, format: &str) -> String {
         let path = self.folder.join(name);
         let from = match from.strip_prefix('(').and_then(|query| query.strip_suffix(')')) {
             Some(query) => format!("AS {query}"),
@@ -99,7 +99,7 @@ impl Outlets {
     }
 
     /// Makes the table; the statement for the sink, if there is a database.
-    fn into_table(&self, name: &str, view: &str, columns: &str, key: &str) -> Result<Option<String>, String> {
+    fn table_sink(&self, name: &str, view: &str, columns: &str, key: &str) -> Result<Option<String>, String> {
         let Some(database) = &self.database else { return Ok(None) };
         let (in_table, option) = match key {
             "" => (String::new(), String::new()),
@@ -115,12 +115,12 @@ impl Outlets {
         let (folder, table) = (random.below(FOLDERS.len()), random.below(TABLES.len()));
         if random.below(2) == 0 {
             let (name, (_, view, columns, key)) = (format!("p{table}_{made}"), TABLES[table]);
-            if let Some(sql) = self.into_table(&name, view, columns, key)? {
+            if let Some(sql) = self.table_sink(&name, view, columns, key)? {
                 return Ok((name, sql));
             }
         }
         let (name, (_, view, format)) = (format!("f{folder}_{made}"), FOLDERS[folder]);
-        let sql = self.into_folder(&name, view, format);
+        let sql = self.folder_sink(&name, view, format);
         Ok((name, sql))
     }
 

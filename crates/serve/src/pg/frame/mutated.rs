@@ -5,6 +5,8 @@
 //!
 //! `TIDEMILL_CASES` says how many messages are mutated, `TIDEMILL_SEED` which way.
 
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests wait and measure by the real clock")]
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;

@@ -190,7 +190,7 @@ impl Fields {
 fn name(text: &str, names: &[&str], short: bool) -> Option<(u32, usize)> {
     let lower = text.to_ascii_lowercase();
     let begins = |name: &&str| lower.starts_with(if short { &name[..3] } else { name });
-    let at = names.iter().position(|n| begins(&n)).or_else(|| names.iter().position(|n| lower.starts_with(&n[..3])))?;
+    let at = names.iter().position(begins).or_else(|| names.iter().position(|n| lower.starts_with(&n[..3])))?;
     let length = if !short && lower.starts_with(names[at]) { names[at].len() } else { 3 };
     Some((u32::try_from(at).ok()?, length))
 }

@@ -242,7 +242,7 @@ fn clock(text: &str) -> Option<f64> {
     let seconds: f64 = parts.next().map_or(Some(0.0), |s| s.parse().ok())?;
     let good =
         parts.next().is_none() && hours >= 0.0 && (0.0..60.0).contains(&minutes) && (0.0..=60.0).contains(&seconds);
-    good.then(|| sign * ((hours * 60.0 + minutes) * 60.0 + seconds) * 1e6)
+    good.then_some(sign * ((hours * 60.0 + minutes) * 60.0 + seconds) * 1e6)
 }
 
 fn parse_iso(text: &str) -> Option<IntervalMonthDayNano> {
