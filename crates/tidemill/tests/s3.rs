@@ -1,4 +1,5 @@
-//! A server whose checkpoints are in a real store that speaks S3's protocol; `tests/run-s3` starts one and runs these.
+//! A server whose checkpoints are in a real store that speaks S3's protocol. `tests/run-s3` starts such a store, for the storage crate's own tests;
+//! to run these too, let its last line test the workspace with `--features tidemill/s3`, which compiles DataFusion anew.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 /// Long enough for a debug build on a busy machine, short enough to end a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Set by `tests/run-s3`: the bucket, which is there, and the store's `host:port`. The key comes by the usual variables.
+/// As `tests/run-s3` sets it: the bucket, which is there, and the store's `host:port`. The key comes by the usual variables.
 fn bucket() -> String {
     std::env::var("TIDEMILL_S3_BUCKET").unwrap()
 }
@@ -138,7 +139,7 @@ const TOTALS: &str = "SELECT count(*) AS groups, sum(n) AS n, (SELECT count(*) A
     (SELECT sum(total) AS s FROM j WHERE k = 'k7') AS k7 FROM v";
 
 #[test]
-#[ignore = "needs a store: tests/run-s3"]
+#[ignore = "needs a store, as tests/run-s3 starts one, and the feature s3"]
 fn a_killed_server_comes_back_from_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let (data, url) = (folder.path().join("data"), prefix("killed"));
@@ -190,7 +191,7 @@ fn told(output: Output) -> (Option<i32>, String) {
 }
 
 #[test]
-#[ignore = "needs a store: tests/run-s3"]
+#[ignore = "needs a store, as tests/run-s3 starts one, and the feature s3"]
 fn what_cannot_work_is_said_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
@@ -244,7 +245,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, away: &AtomicBool) {
 }
 
 #[test]
-#[ignore = "needs a store: tests/run-s3"]
+#[ignore = "needs a store, as tests/run-s3 starts one, and the feature s3"]
 fn a_store_that_is_away_holds_nothing_up() {
     let folder = tempfile::tempdir().unwrap();
     let (data, url) = (folder.path().join("data"), prefix("away"));

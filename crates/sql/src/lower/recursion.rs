@@ -12,13 +12,13 @@ use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, Result};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, Filter, Join, LogicalPlan, Projection, RecursiveQuery, SubqueryAlias, TableScan,
+    Distinct, Expr, Filter, Join, LogicalPlan, Projection, RecursiveQuery, SubqueryAlias, TableScan,
 };
 use tidemill_plan::{Edge, Op, RecursionPlan, Route};
 
 use super::Lower;
 use super::fallback::given;
-use super::rel::{Rel, column_as, node_schema};
+use super::rel::{Rel, cast_to, column_as, node_schema};
 use crate::scalar::storage_type;
 
 /// The name of the column that says which round a row belongs to.
@@ -60,17 +60,6 @@ impl Lower<'_> {
         let node = self.push(Op::Fixpoint, vec![edge], node_schema(columns)?, false, Vec::new());
         self.rel_as(node, plan.schema())
     }
-}
-
-/// A part's columns with the types of a schema.
-fn cast_to(rel: &Rel, schema: &DFSchema) -> Result<Vec<Expr>> {
-    let columns = rel.exprs.iter().zip(schema.fields());
-    let columns = columns.map(|(expr, field)| {
-        let wanted = storage_type(field.data_type());
-        let own = storage_type(&expr.get_type(&rel.columns)?);
-        if own == wanted { Ok(expr.clone()) } else { expr.clone().cast_to(&wanted, &rel.columns) }
-    });
-    columns.collect()
 }
 
 /// A recursive term on its way to one that tells rounds.

@@ -107,6 +107,17 @@ pub(super) fn plain(expr: Expr, columns: &DFSchema) -> Expr {
     expr
 }
 
+/// A part's columns with the types of a schema.
+pub(super) fn cast_to(rel: &Rel, schema: &DFSchema) -> Result<Vec<Expr>> {
+    let columns = rel.exprs.iter().zip(schema.fields());
+    let columns = columns.map(|(expr, field)| {
+        let wanted = storage_type(field.data_type());
+        let own = storage_type(&expr.get_type(&rel.columns)?);
+        if own == wanted { Ok(expr.clone()) } else { expr.clone().cast_to(&wanted, &rel.columns) }
+    });
+    columns.collect()
+}
+
 /// The expression without its name.
 pub(super) fn unalias(expr: Expr) -> Expr {
     match expr {

@@ -2,11 +2,11 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::{Expr, ExprSchemable, Union, lit};
+use datafusion::logical_expr::{Union, lit};
 use tidemill_plan::{Bound, Edge, NodeId, Op, Route};
 
 use super::Lower;
-use super::rel::{Rel, node_schema};
+use super::rel::{Rel, cast_to, node_schema};
 use crate::scalar::storage_type;
 
 impl Lower<'_> {
@@ -24,13 +24,7 @@ impl Lower<'_> {
         names.extend(bare.then(|| "row".to_owned()));
         let mut nodes = Vec::new();
         for rel in inputs {
-            let exprs = rel.exprs.iter().zip(schema.fields());
-            let exprs = exprs.map(|(expr, field)| {
-                let wanted = storage_type(field.data_type());
-                let own = storage_type(&expr.get_type(&rel.columns)?);
-                if own == wanted { Ok(expr.clone()) } else { expr.clone().cast_to(&wanted, &rel.columns) }
-            });
-            let mut exprs: Vec<Expr> = exprs.collect::<Result<_>>()?;
+            let mut exprs = cast_to(&rel, schema)?;
             exprs.extend(bare.then(|| lit(true)));
             nodes.push(self.node_of(rel, exprs, &names)?);
         }
