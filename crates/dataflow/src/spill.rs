@@ -1,8 +1,8 @@
 //! State that does not fit in memory: an operator with cold keys on disk.
 //!
 //! Input, rule and output are those of the operator inside. State: what the operator remembers of the keys that were touched lately
-//! (hot); of all others, sorted runs of rows on disk (cold). When memory is short the operator's whole state is written as a run, by the keys'
-//! hashes, and it begins anew; when a key comes that was not touched since, what the runs know of it is read back and loaded
+//! (hot); of all others, sorted runs of rows on disk (cold). When memory is short the operator's whole state is written as a run, by the places
+//! of its keys, and it begins anew; when a key comes that was not touched since, what the runs know of it is read back and loaded
 //! first. What is newest of a key replaces all that is older, so a run has all of a key, or that there is nothing left.
 //! Runs are merged so that each is several times as large as the next newer one (a log-structured merge-tree: O'Neil, Cheng,
 //! Gawlick, O'Neil, "The log-structured merge-tree", Acta Informatica 33, 1996).
@@ -15,16 +15,17 @@
 mod cold;
 mod filter;
 mod memory;
+mod place;
 mod run;
 
-use std::collections::HashSet;
-
-use tidemill_delta::{Delta, NO_WATERMARK, hash_rows};
+use hashbrown::HashSet;
+use tidemill_delta::{Delta, NO_WATERMARK};
 use tidemill_plan::{Node, Op, Route};
 
 use self::cold::Cold;
 pub use self::memory::Memory;
 use self::memory::Share;
+use self::place::places_of;
 use crate::{Entries, EntryShape, Keeps, Operator, OperatorError, StateSize, StepCx};
 
 /// Makes an operator without state.
@@ -96,11 +97,11 @@ impl Spilled {
         if self.cold.is_empty() {
             return Ok(());
         }
-        let (mut wanted, mut hashes) = (Vec::new(), Vec::new());
+        let (mut wanted, mut places) = (Vec::new(), Vec::new());
         for (input, deltas) in inputs.iter().enumerate() {
             for delta in deltas {
-                hash_rows(&delta.rows, &self.keys[input], &mut hashes)?;
-                wanted.extend(hashes.iter().copied().filter(|hash| self.touched.insert(*hash)));
+                places_of(&delta.rows, &self.keys[input], &mut places)?;
+                wanted.extend(places.iter().copied().filter(|place| self.touched.insert(*place)));
             }
         }
         wanted.sort_unstable();

@@ -1,11 +1,11 @@
 //! The runs of an operator, and how they are merged.
 
-use std::collections::{HashMap, HashSet};
-
 use arrow::array::UInt32Array;
-use tidemill_delta::{Delta, hash_rows};
+use hashbrown::{HashMap, HashSet};
+use tidemill_delta::Delta;
 
 use super::memory::Shelf;
+use super::place::places_of;
 use super::run::{Block, Run, Sorted, Writer};
 use crate::OperatorError;
 
@@ -95,7 +95,7 @@ impl Cold {
         let mut sorted = Vec::with_capacity(parts.len());
         let mut hashes = Vec::new();
         for (rows, key) in parts.into_iter().zip(keys) {
-            hash_rows(&rows.rows, key, &mut hashes)?;
+            places_of(&rows.rows, key, &mut hashes)?;
             hashes.iter().for_each(|hash| {
                 touched.remove(hash);
             });
@@ -104,7 +104,8 @@ impl Cold {
         let mut gone: Vec<u64> =
             touched.into_iter().filter(|hash| self.runs.iter().any(|r| r.may_have(*hash))).collect();
         gone.sort_unstable();
-        let mut writer = Writer::new(&self.shelf, self.parts)?;
+        let keys = sorted.iter().map(Sorted::keys).sum::<usize>() + gone.len();
+        let mut writer = Writer::new(&self.shelf, self.parts, keys)?;
         writer.push(&sorted, &gone)?;
         drop(sorted);
         self.runs.push(writer.finish()?);
@@ -124,7 +125,8 @@ impl Cold {
             return Ok(());
         }
         let mut merging = Merging::new(&self.runs[first..], self.parts);
-        let mut writer = Writer::new(&self.shelf, self.parts)?;
+        let keys = self.runs[first..].iter().map(|run| run.keys).sum();
+        let mut writer = Writer::new(&self.shelf, self.parts, keys)?;
         // With nothing older below, what is gone need not be remembered.
         while merging.next(&mut writer, first == 0)? {}
         let merged = writer.finish()?;
@@ -295,7 +297,7 @@ mod tests {
     fn hashes(keys: impl Iterator<Item = i64>) -> Vec<u64> {
         let mut hashes = Vec::new();
         let column = Arc::new(Int64Array::from_iter_values(keys)) as ArrayRef;
-        hash_rows(&RecordBatch::try_from_iter([("k", column)]).expect("keys"), &[0], &mut hashes).expect("hashes");
+        places_of(&RecordBatch::try_from_iter([("k", column)]).expect("keys"), &[0], &mut hashes).expect("hashes");
         hashes
     }
 

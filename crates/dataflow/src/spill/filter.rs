@@ -14,14 +14,15 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// A filter of these hashes.
-    pub(super) fn new(hashes: impl ExactSizeIterator<Item = u64>) -> Self {
-        let mut filter = Filter { words: vec![0; (hashes.len() * BITS).div_ceil(64).max(1)] };
-        for hash in hashes {
-            let (word, bits) = filter.place(hash);
-            filter.words[word] |= bits;
-        }
-        filter
+    /// A filter that so many hashes can be added to. It takes no more than `most` bytes, and makes the more up the less that is.
+    pub(super) fn new(hashes: usize, most: usize) -> Self {
+        let words = (hashes * BITS).div_ceil(64).min(most / 8);
+        Filter { words: vec![0; words.max(1)] }
+    }
+
+    pub(super) fn add(&mut self, hash: u64) {
+        let (word, bits) = self.place(hash);
+        self.words[word] |= bits;
     }
 
     /// Whether the hash may be among them; if not, it is not.
@@ -49,10 +50,14 @@ mod tests {
     #[test]
     fn it_forgets_nothing_and_makes_few_things_up() {
         let hash = |i: u64| i.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ (i << 7);
-        let filter = Filter::new((0..10_000).map(hash).collect::<Vec<_>>().into_iter());
-        assert!((0..10_000).all(|i| filter.may_have(hash(i))));
-        let made_up = (10_000..110_000).filter(|i| filter.may_have(hash(*i))).count();
-        assert!(made_up < 8_000, "{made_up} of 100,000");
-        assert!(!Filter::new(std::iter::empty()).may_have(7));
+        for (most, limit) in [(usize::MAX, 8_000), (6_250, 25_000)] {
+            let mut filter = Filter::new(10_000, most);
+            (0..10_000).for_each(|i| filter.add(hash(i)));
+            assert!((0..10_000).all(|i| filter.may_have(hash(i))));
+            let made_up = (10_000..110_000).filter(|i| filter.may_have(hash(*i))).count();
+            assert!(made_up < limit, "{made_up} of 100,000");
+            assert!(filter.bytes() <= most);
+        }
+        assert!(!Filter::new(0, 0).may_have(7));
     }
 }

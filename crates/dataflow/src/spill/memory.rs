@@ -11,6 +11,9 @@ use tidemill_env::Disk;
 
 use crate::{Entries, OperatorError};
 
+/// A filter of so many bytes is never too large.
+const LEAST_FILTER: usize = 64 << 10;
+
 /// The memory of all operators of a process; clones share it.
 #[derive(Clone)]
 pub struct Memory {
@@ -43,6 +46,11 @@ impl Shelf {
     pub(super) fn name(&self) -> PathBuf {
         let number = self.shared.files.fetch_add(1, Ordering::Relaxed);
         self.folder.join(format!("{number}.run"))
+    }
+
+    /// How many bytes of memory a run's filter may take.
+    pub(super) fn for_filter(&self) -> usize {
+        (self.shared.limit / 8).max(LEAST_FILTER)
     }
 }
 

@@ -32,6 +32,11 @@ pub(super) struct Sorted {
 }
 
 impl Sorted {
+    /// How many different hashes there are.
+    pub(super) fn keys(&self) -> usize {
+        self.hashes.chunk_by(|a, b| a == b).count()
+    }
+
     /// Brings rows into the order of their hashes.
     pub(super) fn new(rows: Delta, of: &[u64]) -> Self {
         let mut order: Vec<u32> = (0..rows.len() as u32).collect();
@@ -100,6 +105,8 @@ pub(super) struct Run {
     filter: Filter,
     /// Rows of all parts.
     pub(super) rows: usize,
+    /// Keys that it knows.
+    pub(super) keys: usize,
     /// The file's length.
     pub(super) length: u64,
 }
@@ -161,21 +168,22 @@ pub(super) struct Writer {
     file: Box<dyn DiskFile>,
     parts: usize,
     places: Vec<Place>,
-    /// Of all keys, one after the other.
-    hashes: Vec<u64>,
+    filter: Filter,
     rows: usize,
+    keys: usize,
     /// What is not written yet, and where it belongs.
     piece: Vec<u8>,
     offset: u64,
 }
 
 impl Writer {
-    pub(super) fn new(shelf: &Shelf, parts: usize) -> Result<Self, OperatorError> {
+    /// A run of an operator's state in so many parts, that will know about so many keys.
+    pub(super) fn new(shelf: &Shelf, parts: usize, keys: usize) -> Result<Self, OperatorError> {
         let path = shelf.name();
         let file = shelf.disk.create(&path);
         let file = file.map_err(|e| OperatorError(format!("state cannot be put aside in {}: {e}", path.display())))?;
-        let (places, hashes, piece) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Writer { shelf: shelf.clone(), path, file, parts, places, hashes, rows: 0, piece, offset: 0 })
+        let (places, piece, filter) = (Vec::new(), Vec::new(), Filter::new(keys, shelf.for_filter()));
+        Ok(Writer { shelf: shelf.clone(), path, file, parts, places, filter, rows: 0, keys: 0, piece, offset: 0 })
     }
 
     /// Adds rows, whose hashes are greater than all before.
@@ -219,7 +227,8 @@ impl Writer {
         let mut hashes: Vec<u64> = lists().flatten().copied().collect();
         hashes.sort_unstable();
         hashes.dedup();
-        self.hashes.extend(hashes);
+        self.keys += hashes.len();
+        hashes.into_iter().for_each(|hash| self.filter.add(hash));
         let bytes = &self.piece[start..];
         let (length, sum) = (bytes.len() as u32, hash_bytes(bytes));
         self.places.push(Place { first, offset: self.offset + start as u64, length, sum });
@@ -243,8 +252,9 @@ impl Writer {
             file: self.file,
             parts: self.parts,
             places: self.places,
-            filter: Filter::new(self.hashes.into_iter()),
+            filter: self.filter,
             rows: self.rows,
+            keys: self.keys,
             length: self.offset,
         })
     }
