@@ -5,6 +5,7 @@ mod consolidate;
 mod hash;
 mod ipc;
 mod nulls;
+mod zeros;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub use consolidate::{RowsByContent, consolidate, net};
 pub use hash::{KEY_GROUPS, hash_bytes, hash_columns, hash_rows, key_group, worker_of};
 pub use ipc::{decode, encode};
 pub use nulls::zero_nulls;
+pub use zeros::one_zero;
 
 /// One step of the engine; the timestamp of the dataflow; the position that users see.
 pub type Epoch = u64;

@@ -32,6 +32,8 @@ pub struct Config {
     pub arrived_bytes: usize,
     /// Where what happens outlives the process; `None`: it does not.
     pub data: Option<Data>,
+    /// Bytes of memory that all queries together may take at one time; one that needs more than is left fails.
+    pub query_bytes: usize,
     /// How much memory views' operators may take, and where the rest goes; `None`: whatever they need.
     pub spill: Option<Spill>,
 }
@@ -47,10 +49,11 @@ pub struct Spill {
 
 impl Config {
     /// Divides up the memory that the whole process may take: a quarter is for the views' state, which takes as much again while it is
-    /// put aside; an eighth for rows that have arrived; the rest for epochs in flight, relations' rows and the program.
+    /// put aside; an eighth each for rows that have arrived and for queries; the rest for epochs in flight, relations' rows and the program.
     pub fn with_memory(mut self, bytes: usize, folder: PathBuf) -> Self {
         self.spill = Some(Spill { folder, state_bytes: bytes / 4 });
         self.arrived_bytes = self.arrived_bytes.min(bytes / 8);
+        self.query_bytes = self.query_bytes.min(bytes / 8);
         self.history_bytes = self.history_bytes.min(bytes / 32);
         // The more keys a step looks for, the more of them are in a block that is read; and fewer such epochs wait.
         self.max_epoch_rows = self.max_epoch_rows.max(1 << 19);
@@ -120,6 +123,7 @@ impl Default for Config {
             materialize: true,
             arrived_bytes: 256 << 20,
             data: None,
+            query_bytes: 1 << 30,
             spill: None,
         }
     }

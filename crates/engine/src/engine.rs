@@ -188,7 +188,7 @@ impl Engine {
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let (outputs, results) = crossbeam_channel::unbounded();
         let (sizes, awake) = (StateSizes::default(), Arc::new(AtomicBool::new(false)));
-        let (planner, arrived_bytes) = (Planner::new(), config.arrived_bytes);
+        let (planner, arrived_bytes) = (Planner::with_memory(config.query_bytes), config.arrived_bytes);
         let memory = config.spill.as_ref().map(|spill| memory(spill, &env)).transpose()?;
         let (workers, hosts) = (config.workers.max(1), config.hosts.clone());
         let cluster = Cluster { workers, index: config.index, hosts, memory };

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::compute::{cast, max, min, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
-use tidemill_delta::{Micros, NO_WATERMARK, batch};
+use tidemill_delta::{Micros, NO_WATERMARK, batch, one_zero};
 use tidemill_plan::ColumnPath;
 use tidemill_sql::{Relation, SqlError};
 
@@ -68,7 +68,7 @@ fn with_generated(
     read: &[ColumnPath],
     give: &[ColumnPath],
 ) -> Result<RecordBatch, SqlError> {
-    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    let mut columns: Vec<ArrayRef> = rows.columns().iter().map(one_zero).collect();
     for path in give.iter().skip(read.len()) {
         let generated = relation.generated.iter().find(|g| g.column == path.column).ok_or_else(|| {
             SqlError::internal(format!("column {} of \"{}\" is neither read nor generated", path.column, relation.name))

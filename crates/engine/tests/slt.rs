@@ -45,6 +45,8 @@ const RECOMPUTED: &[&str] = &[
     "aggregate/ordered.slt",
     "compose/constants.slt",
     "compose/verify.slt",
+    "join/correlated_names.slt",
+    "join/correlated_types.slt",
     "join/in_as_value.slt",
     "join/lateral.slt",
     "join/never.slt",

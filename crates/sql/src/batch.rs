@@ -1,7 +1,7 @@
 //! Queries over a snapshot, run once by DataFusion.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -12,14 +12,13 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
+use tidemill_delta::one_zero;
 
 use crate::assign::text_format;
 use crate::error_map::{arrow_error, sql_error};
@@ -29,9 +28,6 @@ use crate::provider::{RelationSource, external};
 use crate::sql_type::output_type;
 use crate::ties::settle_windows;
 use crate::{Catalog, Param, Planner, QueryRows, Relation, RelationKind, Snapshot, SqlError, params, state};
-
-/// What all queries that run at one time may hold in memory, in bytes.
-const MEMORY_LIMIT: usize = 1 << 30;
 
 /// See [`Planner::query`].
 pub(crate) async fn query(
@@ -103,10 +99,11 @@ pub(crate) async fn stream(
     schema: &SchemaRef,
     each: &mut (dyn FnMut(RecordBatch) -> Result<(), SqlError> + Send),
 ) -> Result<(), SqlError> {
-    let context = Arc::new(TaskContext::from(&query.state).with_runtime(runtime()?));
-    let mut stream = execute_stream(query.plan, context).map_err(run_error)?;
+    let Prepared { state, plan } = query;
+    let failed = |error| run_error(error, &state);
+    let mut stream = execute_stream(plan, Arc::new(TaskContext::from(&state))).map_err(failed)?;
     while let Some(batch) = stream.next().await {
-        let batch = conform(&batch.map_err(run_error)?, schema)?;
+        let batch = conform(&batch.map_err(failed)?, schema)?;
         if batch.num_rows() > 0 {
             each(batch)?;
         }
@@ -144,10 +141,11 @@ fn output_schema(schema: &Schema, names: &[String], casts: &[Option<Arc<Field>>]
 
 async fn collect(query: Prepared, schema: &SchemaRef) -> Result<Vec<RecordBatch>, SqlError> {
     // Freed when the query has ended or was dropped; what the caller then keeps is no longer counted.
-    let reservation = MemoryConsumer::new("result").register(&runtime()?.memory_pool);
+    let state = query.state.clone();
+    let reservation = MemoryConsumer::new("result").register(&state.runtime_env().memory_pool);
     let mut batches = Vec::new();
     let mut keep = |batch: RecordBatch| {
-        reservation.try_grow(size(&batch)).map_err(run_error)?;
+        reservation.try_grow(size(&batch)).map_err(|error| run_error(error, &state))?;
         batches.push(batch);
         Ok(())
     };
@@ -161,29 +159,18 @@ fn size(rows: &RecordBatch) -> usize {
 }
 
 /// An error at run time; that of the memory limit says what to do.
-fn run_error(error: DataFusionError) -> SqlError {
+fn run_error(error: DataFusionError, session: &SessionState) -> SqlError {
     let exhausted = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
     let error = sql_error(error);
     if !exhausted {
         return error;
     }
-    SqlError::new(state::OUT_OF_MEMORY, "the query needs more memory than is allowed")
-        .detail(format!("all queries together may use {} MiB", MEMORY_LIMIT >> 20))
-        .hint("Add a filter or a LIMIT, or create a materialized view.")
-}
-
-/// One memory limit for all queries of the process.
-fn runtime() -> Result<Arc<RuntimeEnv>, SqlError> {
-    static RUNTIME: LazyLock<Result<Arc<RuntimeEnv>, SqlError>> = LazyLock::new(|| {
-        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(MEMORY_LIMIT));
-        RuntimeEnvBuilder::new()
-            .with_memory_pool(pool)
-            // Files that DataFusion wrote by itself would go around the one door to the disk.
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
-            .build_arc()
-            .map_err(sql_error)
-    });
-    RUNTIME.clone()
+    let error = SqlError::new(state::OUT_OF_MEMORY, "the query needs more memory than is allowed");
+    let error = match session.runtime_env().memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => error.detail(format!("all queries together may use {} MiB", bytes >> 20)),
+        MemoryLimit::Infinite | MemoryLimit::Unknown => error,
+    };
+    error.hint("Add a filter or a LIMIT, or create a materialized view.")
 }
 
 /// The batch with the names and types of another schema.
@@ -196,10 +183,11 @@ fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, SqlEr
 
 fn plain(column: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError> {
     if column.data_type() == field.data_type() {
-        return Ok(column.clone());
+        return Ok(one_zero(column));
     }
     let options = CastOptions { safe: false, format_options: text_format() };
-    cast_with_options(column, field.data_type(), &options).map_err(|error| arrow_error(&error))
+    let cast = cast_with_options(column, field.data_type(), &options).map_err(|error| arrow_error(&error))?;
+    Ok(one_zero(&cast))
 }
 
 /// Makes a plan's scans read a snapshot.

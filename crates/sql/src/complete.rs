@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Schema};
 use datafusion::sql::sqlparser::ast;
+use tidemill_delta::one_zero;
 use tidemill_plan::ColumnPath;
 
 use crate::assign::{assign, value_text};
@@ -69,6 +70,7 @@ pub(crate) fn default_of(table: &Relation, column: usize) -> Result<Option<ast::
 /// A batch in a table's schema.
 pub(crate) fn batch(table: &Relation, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, SqlError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let columns = columns.iter().map(one_zero).collect();
     RecordBatch::try_new_with_options(table.schema.clone(), columns, &options).map_err(|error| arrow_error(&error))
 }
 

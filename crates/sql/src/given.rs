@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::future::poll_fn;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -19,9 +19,12 @@ use datafusion::catalog::Session;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, Limit, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit};
+use datafusion::logical_expr::{
+    Expr, Limit, LogicalPlan, Projection, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit,
+};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::memory::MemoryStream;
@@ -30,6 +33,7 @@ use datafusion::physical_plan::{
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::StreamExt;
+use tidemill_delta::one_zero;
 use tidemill_plan::{Recompute, ScalarError};
 
 use crate::as_of::AsOfNode;
@@ -208,16 +212,27 @@ impl QueryPlanner for BatchPlanner {
 const NO_LIMIT: i64 = i64::MAX / 4;
 
 /// Gives each offset without a limit one. DataFusion takes a limit without one for a node through which a sort can be pushed; the rows
-/// that are left out would be others then.
+/// that are left out would be others then. And it comes directly after the sort: one that is followed by a projection without the sort's
+/// columns would be left out as of no use.
 fn with_limits(plan: LogicalPlan) -> Result<LogicalPlan> {
     let limited = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Limit(Limit { skip: Some(skip), fetch: None, input }) => {
             let fetch = Some(Box::new(lit(NO_LIMIT)));
-            Ok(Transformed::yes(LogicalPlan::Limit(Limit { skip: Some(skip), fetch, input })))
+            Ok(Transformed::yes(below_projections(Limit { skip: Some(skip), fetch, input })?))
         }
         other => Ok(Transformed::no(other)),
     })?;
     Ok(limited.data)
+}
+
+fn below_projections(limit: Limit) -> Result<LogicalPlan> {
+    match limit.input.as_ref() {
+        LogicalPlan::Projection(projection) => {
+            let input = below_projections(Limit { input: projection.input.clone(), ..limit.clone() })?;
+            Ok(LogicalPlan::Projection(Projection::try_new(projection.expr.clone(), input.into())?))
+        }
+        _ => Ok(LogicalPlan::Limit(limit)),
+    }
 }
 
 /// A plan over given inputs, ready to run.
@@ -248,7 +263,10 @@ impl BatchQuery {
         let given =
             inputs.iter().zip(&self.inputs).map(|(rows, schema)| conform(rows, schema)).collect::<Result<_>>()?;
         let config = self.session.config().clone().with_extension(Arc::new(GivenRows(given)));
-        let context = Arc::new(TaskContext::from(self.session.as_ref()).with_session_config(config));
+        // What a view needs is not of the memory that queries share.
+        static UNSHARED: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(Arc::default);
+        let context = TaskContext::from(self.session.as_ref()).with_session_config(config);
+        let context = Arc::new(context.with_runtime(UNSHARED.clone()));
         let plan = reset_plan_states(self.plan.clone())?;
         let schema = plan.schema();
         let batches = block_on(collect_bounded(plan, context))??;
@@ -304,8 +322,8 @@ pub(crate) fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBa
         .iter()
         .zip(schema.fields())
         .map(|(column, field)| match column.data_type() == field.data_type() {
-            true => Ok(column.clone()),
-            false => cast(column, field.data_type()),
+            true => Ok(one_zero(column)),
+            false => cast(column, field.data_type()).map(|column| one_zero(&column)),
         })
         .collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));

@@ -30,6 +30,8 @@ mod multiset;
 mod names;
 mod numeric;
 mod operators;
+mod outer_joins;
+mod outer_types;
 mod params;
 mod pg_catalog;
 mod planner;

@@ -94,9 +94,14 @@ impl Default for Planner {
 }
 
 impl Planner {
-    /// A planner with all functions.
+    /// A planner with all functions. What its queries hold in memory at one time is at most 1 GiB.
     pub fn new() -> Self {
-        Planner { session: Arc::new(session()) }
+        Planner::with_memory(1 << 30)
+    }
+
+    /// A planner whose queries all together may hold so many bytes in memory at one time; one that needs more than is left fails.
+    pub fn with_memory(bytes: usize) -> Self {
+        Planner { session: Arc::new(session(bytes)) }
     }
 
     /// DataFusion's functions and settings.

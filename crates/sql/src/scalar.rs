@@ -12,6 +12,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use tidemill_delta::one_zero;
 use tidemill_plan::{Scalar, ScalarError};
 
 use crate::error_map::sql_error;
@@ -69,7 +70,7 @@ impl Scalar for BatchScalar {
             let message = format!("{} gave {} values for {} rows", self.label, value.len(), rows.num_rows());
             return Err(ScalarError::new(message));
         }
-        Ok(value)
+        Ok(one_zero(&value))
     }
 
     fn data_type(&self) -> &DataType {

@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use datafusion::common::config::Dialect;
 use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::bounded::BoundedGrowth;
@@ -21,13 +26,15 @@ use crate::in_value::InAsValue;
 use crate::multiset::CountedSetOperations;
 use crate::numeric::Numbers;
 use crate::operators::Operators;
+use crate::outer_joins::OuterJoins;
+use crate::outer_types::OuterTypes;
 use crate::regexp::RegexpGroups;
 use crate::rounding::RoundingCasts;
 use crate::subqueries::Subqueries;
 use crate::window::WindowPlanner;
 
-/// A session with all functions and our settings.
-pub(crate) fn session() -> SessionState {
+/// A session with all functions and our settings, whose queries may all together hold so many bytes.
+pub(crate) fn session(memory: usize) -> SessionState {
     let functions = all_functions();
     let mut builder = SessionStateBuilder::new_with_default_features();
     // Before DataFusion's own, which take some of these operators for others.
@@ -35,14 +42,25 @@ pub(crate) fn session() -> SessionState {
     let planners = std::iter::once(ours).chain(builder.expr_planners().take().unwrap_or_default()).collect();
     let mut state = builder
         .with_config(config())
+        .with_runtime_env(runtime(memory))
         .with_relation_planners(vec![Arc::new(WindowPlanner)])
         .with_query_planner(Arc::new(BatchPlanner))
         .with_expr_planners(planners)
         .with_analyzer_rules(analyzer_rules(functions))
         .with_optimizer_rules(optimizer_rules())
+        .with_physical_optimizer_rules(physical_optimizer_rules())
         .build();
     register(&mut state);
     state
+}
+
+fn runtime(memory: usize) -> Arc<RuntimeEnv> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
+        // Files that DataFusion wrote by itself would go around the one door to the disk.
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled));
+    // Only a folder for files could be refused, and there is none.
+    runtime.build_arc().unwrap_or_else(|error| unreachable!("memory alone is no reason to fail: {error}"))
 }
 
 /// Registers what comes on top of DataFusion's functions.
@@ -70,6 +88,7 @@ fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + 
         Arc::new(InAsValue),
         Arc::new(Casts::new(functions)),
         Arc::new(Numbers::new()),
+        Arc::new(OuterTypes),
     ];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(RoundingCasts::new()));
@@ -85,6 +104,18 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         [Arc::new(SafeCrossJoins::default()), Arc::new(SafeFilters::default())];
     let rules = Optimizer::new().rules.into_iter();
     rules.map(|rule| safe.iter().find(|own| own.name() == rule.name()).cloned().unwrap_or(rule)).collect()
+}
+
+/// DataFusion's rules, one of ours before them, without two.
+///
+/// `FilterPushdown` finds a filter's columns by name in what is below, and takes the wrong one where both sides of a join have one of that
+/// name; the logical plan's filters are pushed down already. `SanityCheckPlan` refuses plans that are right: what rules before it
+/// knew of the order of rows, such as that there is only one, is not known any more after projections have been moved.
+fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let left_out = |name: &str| name.starts_with("FilterPushdown") || name == "SanityCheckPlan";
+    let ours: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(OuterJoins);
+    let others = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !left_out(rule.name()));
+    std::iter::once(ours).chain(others).collect()
 }
 
 fn config() -> SessionConfig {

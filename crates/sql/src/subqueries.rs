@@ -3,9 +3,12 @@
 //! - `LATERAL` items without a `FROM` of their own, such as `UNNEST(a.list)`: computed row by row of the left side.
 //! - `LATERAL (SELECT ... WHERE b.k = a.k ORDER BY ... LIMIT n)`: the first rows of each `b.k`, numbered below the condition.
 //! - A scalar subquery that is no aggregate: the one row that it gives; more than one are an error.
-//! - `EXISTS` and `IN` as values: by counting.
+//! - `EXISTS` and `IN` as values: by counting; `> ALL` and the like by the least or greatest value.
+//! - Columns of the same name inside and by which the subquery depends on the outer row: the latter get names of their own.
 
+mod compared;
 mod only_row;
+mod own_names;
 
 use std::sync::Arc;
 
@@ -23,6 +26,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use self::compared::{Compared, compared};
+
 /// The rule; see the module.
 #[derive(Debug)]
 pub(crate) struct Subqueries {
@@ -31,6 +36,8 @@ pub(crate) struct Subqueries {
 
 /// The name of the row number below a `LATERAL` with a limit.
 const NUMBER: &str = "__lateral_number";
+/// The name of what a scalar subquery gives.
+const VALUE: &str = "__value";
 
 impl Subqueries {
     /// The rule.
@@ -52,6 +59,7 @@ impl Subqueries {
             }
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|expr| self.value(expr, filter, &schema))?;
+            let rewritten = rewritten.transform_data(own_names::in_expression)?;
             Ok(rewritten.update_data(|expr| name.restore(expr)))
         })?;
         let changed = rewritten.transformed;
@@ -73,6 +81,13 @@ impl Subqueries {
             Expr::InSubquery(query) if !in_filter && !has_outer(&query.expr)? => {
                 Transformed::yes(contained(query, schema)?)
             }
+            Expr::SetComparison(comparison) if !in_filter && !has_outer(&comparison.expr)? => {
+                match compared(&comparison)? {
+                    Some(Compared::In(query)) => Transformed::yes(contained(query, schema)?),
+                    Some(Compared::Value(value)) => Transformed::yes(value),
+                    None => Transformed::no(Expr::SetComparison(comparison)),
+                }
+            }
             other => Transformed::no(other),
         })
     }
@@ -84,11 +99,10 @@ impl Subqueries {
         }
         let plan = limited(&query.subquery)?.map_or_else(|| query.subquery.clone(), Arc::new);
         let Some(column) = plan.schema().columns().into_iter().next() else { return Ok(None) };
-        let name = column.name.clone();
         let only = self.only_row.call(vec![Expr::Column(column)]);
         let plan = LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), vec![only.clone()])?;
         let plan =
-            plan.project(vec![Expr::Column(Column::new_unqualified(only.schema_name().to_string())).alias(name)])?;
+            plan.project(vec![Expr::Column(Column::new_unqualified(only.schema_name().to_string())).alias(VALUE)])?;
         Ok(Some(Subquery { subquery: Arc::new(plan.build()?), ..query.clone() }))
     }
 }

@@ -462,3 +462,20 @@ async fn memory_is_bounded() {
         Ok(rows) => panic!("{} rows", rows.len()),
     }
 }
+
+#[tokio::test]
+async fn a_query_that_needs_more_than_its_share_fails_alone() {
+    let world = Arc::new(shop().await);
+    let planner = Planner::with_memory(4 << 20);
+    let run = async |sql: &str| {
+        let StatementKind::Query(query) = kind(sql) else { panic!("{sql}") };
+        planner.query(world.clone(), world.clone(), &query, &[]).await
+    };
+    let large = "SELECT DISTINCT v, repeat('x', 50) AS x FROM generate_series(1, 200000) AS s(v) ORDER BY v DESC";
+    let (small, error) = tokio::join!(run("SELECT count(*) AS n FROM generate_series(1, 1000) AS s(v)"), run(large));
+    assert_eq!(small.map(|answer| lines(&answer.batches)), Ok(vec!["1000".into()]));
+    let error = error.expect_err("not within 4 MiB");
+    assert_eq!((error.code, error.detail.as_deref()), ("53200", Some("all queries together may use 4 MiB")));
+    // What it had is free again.
+    assert!(run("SELECT DISTINCT v FROM generate_series(1, 10000) AS s(v)").await.is_ok());
+}

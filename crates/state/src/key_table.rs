@@ -6,13 +6,11 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, make_array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Int8Type, Int16Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashTable;
-use tidemill_delta::{hash_bytes, zero_nulls};
+use tidemill_delta::{hash_bytes, one_zero, zero_nulls};
 
 use crate::Long;
 
@@ -180,7 +178,7 @@ impl KeyTable {
             Keys::Narrow(keys) => keys.intern(columns, rows, (table, free), ids, &mut added),
             Keys::Wide(keys) => keys.intern(columns, rows, (table, free), ids, &mut added),
             Keys::Rows { converter, .. } => {
-                let encoded = converter.convert_columns(&one_zero(columns))?;
+                let encoded = converter.convert_columns(&one_zeros(columns))?;
                 for row in encoded.iter() {
                     ids.push(self.intern_row(row.as_ref(), &mut added));
                 }
@@ -201,7 +199,7 @@ impl KeyTable {
             Keys::Narrow(keys) => keys.lookup(columns, rows, &self.table, ids),
             Keys::Wide(keys) => keys.lookup(columns, rows, &self.table, ids),
             Keys::Rows { converter, rows: own, .. } => {
-                for row in converter.convert_columns(&one_zero(columns))?.iter() {
+                for row in converter.convert_columns(&one_zeros(columns))?.iter() {
                     let bytes = row.as_ref();
                     let found = self.table.find(hash_bytes(bytes), |id| &*own[*id as usize] == bytes);
                     ids.push(found.copied().unwrap_or(NO_KEY));
@@ -284,22 +282,9 @@ impl KeyTable {
     }
 }
 
-/// The columns with -0 as 0: they are equal, so they are one key.
-pub fn one_zero(columns: &[ArrayRef]) -> Vec<ArrayRef> {
-    let positive = |column: &ArrayRef| -> ArrayRef {
-        match column.data_type() {
-            DataType::Float64 => {
-                let array = column.as_primitive::<Float64Type>();
-                std::sync::Arc::new(array.unary::<_, Float64Type>(|v| if v == 0.0 { 0.0 } else { v }))
-            }
-            DataType::Float32 => {
-                let array = column.as_primitive::<Float32Type>();
-                std::sync::Arc::new(array.unary::<_, Float32Type>(|v| if v == 0.0 { 0.0 } else { v }))
-            }
-            _ => column.clone(),
-        }
-    };
-    columns.iter().map(positive).collect()
+/// Equal keys with equal bits.
+fn one_zeros(columns: &[ArrayRef]) -> Vec<ArrayRef> {
+    columns.iter().map(one_zero).collect()
 }
 
 /// Where keys are found: the table, and the numbers free to use.

@@ -6,6 +6,6 @@ mod long;
 mod row_store;
 
 pub use collection::Collection;
-pub use key_table::{KeyTable, NO_KEY, one_zero};
+pub use key_table::{KeyTable, NO_KEY};
 pub use long::Long;
 pub use row_store::RowStore;

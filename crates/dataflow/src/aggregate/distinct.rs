@@ -11,7 +11,8 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
-use tidemill_state::{KeyTable, one_zero};
+use tidemill_delta::one_zero;
+use tidemill_state::KeyTable;
 
 use self::saved::Changes;
 use super::shared;
@@ -98,7 +99,7 @@ impl DistinctSet {
     ) -> Result<(), OperatorError> {
         let args: Vec<ArrayRef> = self.args.iter().map(|a| rows.column(*a).clone()).collect();
         // What a member sees when an argument comes, when it goes and when it is loaded must be the same.
-        let args = one_zero(&args);
+        let args: Vec<ArrayRef> = args.iter().map(one_zero).collect();
         let wanted = self.wanted(rows);
         if wanted.contains(&0) {
             // What no member wants is not kept.

@@ -42,7 +42,7 @@ fn union_of_sets(aggregate: &Aggregate, set: &GroupingSet) -> Result<LogicalPlan
         [one] => one.as_ref().clone(),
         _ => LogicalPlan::Union(Union::try_new(inputs)?),
     };
-    // A union forgets where columns come from.
+    // A union forgets of which relation columns are, so until here they have numbers for names.
     let columns = union.schema().columns().into_iter().zip(aggregate.schema.columns());
     let named = columns.map(|(own, wanted)| Expr::Column(own).alias_qualified(wanted.relation, wanted.name));
     let named: Vec<_> = named.collect();
@@ -84,7 +84,7 @@ fn one_set(aggregate: &Aggregate, all: &[&Expr], exprs: &[&Expr], id: u64) -> Re
     let grouped = Aggregate::try_new(aggregate.input.clone(), keys.clone(), calls)?;
     let own = grouped.schema.columns();
     let mut columns = Vec::new();
-    for (i, column) in aggregate.schema.columns().into_iter().enumerate() {
+    for i in 0..aggregate.schema.fields().len() {
         let data_type = aggregate.schema.field(i).data_type();
         let value = match (all.get(i), i.checked_sub(all.len() + 1)) {
             (Some(expr), _) => match keys.iter().position(|key| key == *expr) {
@@ -97,7 +97,8 @@ fn one_set(aggregate: &Aggregate, all: &[&Expr], exprs: &[&Expr], id: u64) -> Re
                 Expr::Column(call.cloned().ok_or_else(|| internal("a grouping set lost an aggregate"))?)
             }
         };
-        columns.push(value.alias_qualified(column.relation, column.name));
+        let name = aggregate.schema.field(i).name();
+        columns.push(value.alias(if i == all.len() { name.clone() } else { format!("__{i}") }));
     }
     LogicalPlanBuilder::from(LogicalPlan::Aggregate(grouped)).project(columns)?.build()
 }

@@ -226,7 +226,11 @@ impl Lower<'_> {
 
     /// A node that gives exactly `exprs`, which are over the base's columns, for the rows that pass.
     pub(super) fn node_of(&mut self, rel: Rel, exprs: Vec<Expr>, names: &[String]) -> Result<NodeId> {
+        let none = exprs.is_empty();
         let (node, columns, filter, exprs) = self.settle(rel, exprs)?;
+        if none {
+            return self.map_node(node, &columns, &filter, &[], names);
+        }
         if filter.is_empty() && is_identity(&exprs, &columns) {
             return Ok(node);
         }
