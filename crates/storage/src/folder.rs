@@ -189,9 +189,16 @@ impl Folder {
             other => other,
         };
         let file = file.at("create", path)?;
-        file.write_at(bytes, 0).at("write", path)?;
-        file.sync().at("sync", path)?;
-        Ok(file)
+        let mut rest = bytes;
+        loop {
+            let (piece, more) = rest.split_at(rest.len().min(PIECE));
+            file.write_at(piece, (bytes.len() - rest.len()) as u64).at("write", path)?;
+            file.sync().at("sync", path)?;
+            if more.is_empty() {
+                return Ok(file);
+            }
+            rest = more;
+        }
     }
 
     /// A file's content, or nothing if there is no such file.
@@ -235,6 +242,10 @@ impl Folder {
         self.disk.sync_dir(&self.path).at("sync", &self.path)
     }
 }
+
+/// Files are synced after so many bytes: a sync of the log meanwhile may have to wait for all that the disk has been given and not yet
+/// written.
+const PIECE: usize = 4 << 20;
 
 /// How the names of files end that are being written.
 const UNFINISHED: &str = ".new";

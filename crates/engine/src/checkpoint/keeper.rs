@@ -12,7 +12,7 @@ use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoints, FileEntry, Log, Manifest, RecordNumber};
 
-use super::merge::{Loaded, changes_after, merge};
+use super::merge::{Loaded, changes_after, merge, with_epochs};
 use super::pack::{Packing, Packs, StoreError, read_run};
 use super::{DIRECTORY, Directory, FORMAT, Of, Run, Store};
 
@@ -27,10 +27,10 @@ pub(crate) struct Job {
     pub(crate) log_position: RecordNumber,
     /// Each relation's rows; shared with readers.
     pub(crate) rows: Vec<(RelationId, Vec<Arc<Delta>>)>,
-    /// Each relation's changes since the last checkpoint.
-    pub(crate) changes: Vec<(RelationId, Delta)>,
-    /// What sinks may not have delivered.
-    pub(crate) undelivered: Vec<(RelationId, Delta)>,
+    /// Each relation's changes since the last checkpoint, epoch by epoch.
+    pub(crate) changes: Vec<(RelationId, Vec<(Epoch, Delta)>)>,
+    /// What sinks may not have delivered, likewise.
+    pub(crate) undelivered: Vec<(RelationId, Vec<(Epoch, Delta)>)>,
     /// What operators remember.
     pub(crate) saved: Vec<Saved>,
     /// How many leading columns of a part of an operator's state are its key.
@@ -249,13 +249,14 @@ impl Writer {
 
     fn add_changes(
         &mut self,
-        changes: &[(RelationId, Delta)],
+        changes: &[(RelationId, Vec<(Epoch, Delta)>)],
         of: impl Fn(RelationId) -> Of,
         making: &mut Making,
     ) -> Result<(), StoreError> {
-        for (id, delta) in changes.iter().filter(|(_, delta)| !delta.is_empty()) {
+        for (id, epochs) in changes {
+            let Some(delta) = with_epochs(epochs)?.filter(|delta| !delta.is_empty()) else { continue };
             let of = of(*id);
-            let run = making.packing.add(&mut self.store, of, delta, None)?;
+            let run = making.packing.add(&mut self.store, of, &delta, None)?;
             making.runs.entry(of).or_default().push(run);
         }
         Ok(())

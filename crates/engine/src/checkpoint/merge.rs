@@ -1,10 +1,11 @@
 //! Runs into one.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, UInt32Array, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use tidemill_delta::{Delta, Epoch, consolidate, relaxed};
@@ -27,6 +28,22 @@ pub(super) fn merge(of: Of, runs: &[Loaded], eldest: bool) -> Result<Loaded, Arr
         Of::Changes { .. } | Of::Undelivered { .. } => Ok((Delta::concat(&schema, &rows)?, None)),
         Of::Rows { .. } | Of::State { .. } => Ok((consolidate(&schema, &rows)?, None)),
     }
+}
+
+/// Changes of several epochs as one delta with the epoch as one more column, if there are any.
+pub(super) fn with_epochs(changes: &[(Epoch, Delta)]) -> Result<Option<Delta>, ArrowError> {
+    let all: Vec<Delta> = changes.iter().map(|(epoch, delta)| with_epoch(*epoch, delta)).collect();
+    let Some(first) = all.first() else { return Ok(None) };
+    Ok(Some(Delta::concat(&relaxed(first.rows.schema_ref()), &all)?))
+}
+
+fn with_epoch(epoch: Epoch, delta: &Delta) -> Delta {
+    let rows = &delta.rows;
+    let mut fields: Vec<Arc<Field>> = rows.schema_ref().fields().iter().cloned().collect();
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    fields.push(Arc::new(Field::new("epoch", DataType::UInt64, false)));
+    columns.push(Arc::new(UInt64Array::from_value(epoch, delta.len())));
+    delta.with_columns(Arc::new(Schema::new(fields)), columns)
 }
 
 /// The epochs of recent changes, which only grow.
@@ -95,7 +112,7 @@ pub(crate) fn newest_entries(runs: &[Loaded], key: usize) -> Result<(Delta, Delt
     }
     kept.reverse();
     gone.reverse();
-    let keys = std::sync::Arc::new(arrow::datatypes::Schema::new(schema.fields()[..key].to_vec()));
+    let keys = Arc::new(Schema::new(schema.fields()[..key].to_vec()));
     Ok((Delta::inserts(concat_batches(&schema, &kept)?), Delta::inserts(concat_batches(&keys, &gone)?)))
 }
 

@@ -5,13 +5,10 @@
 //! the order to save to all workers before its own rows. Writing it goes on beside the epochs that follow.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use arrow::array::{ArrayRef, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema};
 use tidemill_dataflow::{Command, Saved, saved_shapes};
-use tidemill_delta::{Delta, Epoch, hash_bytes, relaxed};
+use tidemill_delta::{Epoch, hash_bytes};
 use tidemill_plan::{Dataflow, RelationId};
 use tidemill_storage::{DataFolder, Log, RecordNumber};
 
@@ -117,16 +114,14 @@ impl Conductor {
         let mut directory = self.directory();
         let (sinks, undelivered) = self.saved_sinks();
         directory.sinks = sinks;
-        let undelivered = undelivered.iter().filter_map(|(id, list)| Some((*id, with_epochs(list.iter())?)));
-        let undelivered = undelivered.collect();
         let state = self.shared.published.state.read();
         let Some(durable) = &mut self.durable else { return };
         let all = durable.save_all || durable.keeper.saving.failed.lock().is_some();
         let since = durable.keeper.saving.epoch.load(std::sync::atomic::Ordering::Acquire);
         let rows = state.shown.iter().filter_map(|(id, s)| Some((*id, s.rows.as_ref()?.runs().to_vec())));
-        let changes = state.shown.iter().filter_map(|(id, shown)| {
+        let changes = state.shown.iter().map(|(id, shown)| {
             let new = shown.history.iter().skip_while(|(epoch, _)| *epoch <= since);
-            Some((*id, with_epochs(new)?))
+            (*id, new.cloned().collect())
         });
         let changes = changes.collect();
         let rows = rows.collect();
@@ -257,21 +252,4 @@ fn counts(stats: &crate::status::Stats, relation: RelationId) -> Option<Counts> 
 /// Tells whether two dataflows are the same, so that one may go on with the other's state.
 pub(super) fn plan_hash(dataflow: &Dataflow) -> u64 {
     hash_bytes(format!("{:?}", tidemill_plan::explain(dataflow)).as_bytes())
-}
-
-/// Changes of several epochs as one delta, if there are any.
-fn with_epochs<'a>(changes: impl Iterator<Item = &'a (Epoch, Delta)>) -> Option<Delta> {
-    let all: Vec<Delta> = changes.map(|(epoch, delta)| with_epoch(*epoch, delta)).collect();
-    let schema = relaxed(all.first()?.rows.schema_ref());
-    Some(Delta::concat(&schema, &all).expect("changes of one relation have one shape"))
-}
-
-/// A delta with its epoch as one more column.
-fn with_epoch(epoch: Epoch, delta: &Delta) -> Delta {
-    let rows = &delta.rows;
-    let mut fields: Vec<Arc<Field>> = rows.schema_ref().fields().iter().cloned().collect();
-    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-    fields.push(Arc::new(Field::new("epoch", DataType::UInt64, false)));
-    columns.push(Arc::new(UInt64Array::from_value(epoch, delta.len())));
-    delta.with_columns(Arc::new(Schema::new(fields)), columns)
 }
