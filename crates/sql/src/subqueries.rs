@@ -4,8 +4,10 @@
 //! - `LATERAL (SELECT ... WHERE b.k = a.k ORDER BY ... LIMIT n)`: the first rows of each `b.k`, numbered below the condition.
 //! - A scalar subquery that is no aggregate: the one row that it gives; more than one are an error.
 //! - `EXISTS` and `IN` as values: by counting; `> ALL` and the like by the least or greatest value.
+//! - Scalar subqueries that depend on the outer row otherwise than by equalities: for all values that are asked for.
 //! - Columns of the same name inside and by which the subquery depends on the outer row: the latter get names of their own.
 
+mod by_domain;
 mod compared;
 mod only_row;
 mod own_names;
@@ -59,8 +61,15 @@ impl Subqueries {
             }
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|expr| self.value(expr, filter, &schema))?;
-            let rewritten = rewritten.transform_data(own_names::in_expression)?;
             Ok(rewritten.update_data(|expr| name.restore(expr)))
+        })?;
+        let rewritten = rewritten.transform_data(by_domain::join_answers)?;
+        let rewritten = rewritten.transform_data(|plan| {
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(own_names::in_expression(expr)?.update_data(|expr| name.restore(expr)))
+            })
         })?;
         let changed = rewritten.transformed;
         let data = if changed { rewritten.data.recompute_schema()? } else { rewritten.data };

@@ -1,14 +1,13 @@
 //! Runs into one.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
 use tidemill_delta::{Delta, Epoch, consolidate, relaxed};
+use tidemill_state::KeyTable;
 
 use super::Of;
 
@@ -71,44 +70,28 @@ pub(crate) fn newest_entries(runs: &[Loaded], key: usize) -> Result<(Delta, Delt
         return Err(ArrowError::InvalidArgumentError("no run to merge".into()));
     };
     let schema = relaxed(first.rows.schema_ref());
-    let fields = schema.fields()[..key].iter().map(|f| SortField::new(f.data_type().clone())).collect();
-    let converter = RowConverter::new(fields)?;
-    // Only asked whether a key is in it.
-    let mut seen: HashSet<Box<[u8]>> = HashSet::new();
-    let (mut kept, mut gone) = (Vec::new(), Vec::new());
-    for (rows, none) in runs.iter().rev() {
-        let mut of_this_run: HashSet<Box<[u8]>> = HashSet::new();
-        let mut newest = |delta: &Delta| -> Result<Delta, ArrowError> {
-            let columns: Vec<ArrayRef> = delta.rows.columns()[..key].to_vec();
-            let all = (0..delta.len() as u32).collect::<Vec<_>>();
+    let mut keys = KeyTable::new(schema.fields()[..key].iter().map(|f| f.data_type().clone()).collect())?;
+    // For each key: the newest run that has it. Without columns all rows have the one key that there is.
+    let mut newest_run: Vec<usize> = Vec::new();
+    let (mut kept, mut gone, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (run, (rows, none)) in runs.iter().enumerate().rev() {
+        let mut newest = |delta: &Delta| -> Result<RecordBatch, ArrowError> {
             if key == 0 {
-                // All rows have the one key that there is.
-                let new = !seen.contains(&[][..]);
-                of_this_run.insert(Box::default());
-                return Ok(if new { delta.clone() } else { delta.slice(0, 0) });
+                newest_run.resize(1, run);
+                ids = vec![0; delta.len()];
+            } else {
+                keys.intern(&delta.rows.columns()[..key], delta.len(), &mut ids, |_| newest_run.push(run))?;
             }
-            let keys = converter.convert_columns(&columns)?;
-            let new = |i: &u32| {
-                let key = keys.row(*i as usize);
-                let new = !seen.contains(key.as_ref());
-                if new && !of_this_run.contains(key.as_ref()) {
-                    of_this_run.insert(key.as_ref().into());
-                }
-                new
-            };
-            let list: Vec<u32> = all.into_iter().filter(new).collect();
-            if list.len() == delta.len() {
-                return Ok(delta.clone());
-            }
-            Ok(Delta::inserts(take_record_batch(&delta.rows, &UInt32Array::from(list))?))
+            let new = (0..delta.len() as u32).filter(|i| newest_run[ids[*i as usize] as usize] == run);
+            let new = UInt32Array::from_iter_values(new);
+            if new.len() == delta.len() { Ok(delta.rows.clone()) } else { take_record_batch(&delta.rows, &new) }
         };
         if !rows.is_empty() {
-            kept.push(newest(rows)?.rows);
+            kept.push(newest(rows)?);
         }
         if let Some(none) = none.as_ref().filter(|none| !none.is_empty()) {
-            gone.push(newest(none)?.rows);
+            gone.push(newest(none)?);
         }
-        seen.extend(of_this_run);
     }
     kept.reverse();
     gone.reverse();
@@ -155,7 +138,7 @@ mod tests {
     #[test]
     fn changes_that_nobody_asks_for_any_more_are_cut_off() {
         let values: ArrayRef = Arc::new(Int64Array::from(vec![10, 20, 21, 40]));
-        let epochs: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![1, 2, 2, 4]));
+        let epochs: ArrayRef = Arc::new(UInt64Array::from(vec![1, 2, 2, 4]));
         let changes = Delta::inserts(RecordBatch::try_from_iter([("a", values), ("epoch", epochs)]).unwrap());
         let after = |epoch| {
             changes_after(&changes, epoch).unwrap().rows.column(0).as_primitive::<Int64Type>().values().to_vec()
