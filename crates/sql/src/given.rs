@@ -23,7 +23,8 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{
-    Expr, Limit, LogicalPlan, Projection, UserDefinedLogicalNode, UserDefinedLogicalNodeCore, lit,
+    Distinct, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Projection, UserDefinedLogicalNode,
+    UserDefinedLogicalNodeCore, lit,
 };
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
@@ -204,25 +205,37 @@ pub(crate) struct BatchPlanner;
 impl QueryPlanner for BatchPlanner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(NodePlanner)]);
-        planner.create_physical_plan(&with_limits(plan.clone())?, session).await
+        planner.create_physical_plan(&made_ready(plan.clone())?, session).await
     }
 }
 
 /// "All rows": no batch gets there, and sums with an offset do not overflow.
 const NO_LIMIT: i64 = i64::MAX / 4;
 
-/// Gives each offset without a limit one. DataFusion takes a limit without one for a node through which a sort can be pushed; the rows
+/// Makes a plan ready for the physical planner: gives each offset without a limit one. DataFusion takes a limit without one for a node through which a sort can be pushed; the rows
 /// that are left out would be others then. And it comes directly after the sort: one that is followed by a projection without the sort's
 /// columns would be left out as of no use.
-fn with_limits(plan: LogicalPlan) -> Result<LogicalPlan> {
+fn made_ready(plan: LogicalPlan) -> Result<LogicalPlan> {
     let limited = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Limit(Limit { skip: Some(skip), fetch: None, input }) => {
             let fetch = Some(Box::new(lit(NO_LIMIT)));
             Ok(Transformed::yes(below_projections(Limit { skip: Some(skip), fetch, input })?))
         }
+        // Views leave it as it is, as they have an operator for it.
+        LogicalPlan::Distinct(Distinct::All(input)) => Ok(Transformed::yes(grouped(&input)?)),
         other => Ok(Transformed::no(other)),
     })?;
     Ok(limited.data)
+}
+
+/// The different rows of a plan, as an aggregate.
+fn grouped(input: &LogicalPlan) -> Result<LogicalPlan> {
+    let input = LogicalPlanBuilder::from(input.clone());
+    let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    match columns.is_empty() {
+        true => input.limit(0, Some(1))?.build(),
+        false => input.aggregate(columns, Vec::<Expr>::new())?.build(),
+    }
 }
 
 fn below_projections(limit: Limit) -> Result<LogicalPlan> {

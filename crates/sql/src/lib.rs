@@ -4,6 +4,7 @@
 //! ([`Planner::plan_view`]), and runs queries over a [`Snapshot`] of the relations
 //! ([`Planner::query`], and the sources of `INSERT`, `UPDATE` and `DELETE`).
 
+mod any_order;
 mod as_of;
 mod as_of_exec;
 mod assign;
@@ -30,7 +31,6 @@ mod multiset;
 mod names;
 mod numeric;
 mod operators;
-mod outer_joins;
 mod outer_types;
 mod params;
 mod pg_catalog;

@@ -1,10 +1,14 @@
 //! The names of a query's columns, as PostgreSQL gives them.
 
+use std::collections::BTreeSet;
+
 use arrow::datatypes::FieldRef;
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::Alias;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast;
 
+use crate::pg_catalog::type_name_of;
 use crate::told_apart::TOLD_APART;
 
 /// The names of a plan's columns for the user: `count`, not `count(*)`. The plan is fresh from the
@@ -38,8 +42,13 @@ pub(crate) fn tell_apart(query: &mut ast::Query) {
     let wildcard =
         |item: &ast::SelectItem| matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..));
     let all = select.projection.iter().any(wildcard);
-    let mut seen = std::collections::BTreeSet::new();
+    let (mut seen, mut given) = (BTreeSet::new(), BTreeSet::new());
     for (i, item) in select.projection.iter_mut().enumerate() {
+        if let ast::SelectItem::ExprWithAlias { alias, .. } = item
+            && !given.insert(folded(alias))
+        {
+            *alias = ast::Ident::with_quote('"', format!("{}{APART}{i}", folded(alias)));
+        }
         let ast::SelectItem::UnnamedExpr(expr) = item else { continue };
         let name = match expr {
             ast::Expr::Identifier(name) => Some(name.clone()),
@@ -48,11 +57,15 @@ pub(crate) fn tell_apart(query: &mut ast::Query) {
         };
         let Some(name) = name else { continue };
         if !seen.insert(expr.to_string()) || all {
-            let folded = if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() };
-            let alias = ast::Ident::with_quote('"', format!("{folded}{APART}{i}"));
+            let alias = ast::Ident::with_quote('"', format!("{}{APART}{i}", folded(&name)));
             *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
     }
+}
+
+/// A name as it is compared.
+fn folded(name: &ast::Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
 /// What a cast at the top of a query says of its column's type beside the storage: `jsonb` made text
@@ -78,17 +91,23 @@ fn cast_field(expr: &Expr) -> Option<FieldRef> {
 
 fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
     match expr {
-        Expr::Alias(alias) if alias.name == "count(*)" => "count".into(),
+        Expr::Alias(alias) if is_count_of_rows(alias) => "count".into(),
         Expr::Alias(alias) => alias.name.split(APART).next().unwrap_or_default().to_owned(),
         Expr::Column(column) => match computed(below, &column.name) {
             Some(expr) => name_of(&expr, below),
             None if column.name.starts_with("UNNEST(") => "unnest".into(),
             None => column.name.clone(),
         },
-        Expr::Cast(cast) => match name_of(&cast.expr, below) {
-            unknown if unknown == UNKNOWN => cast.field.data_type().to_string().to_lowercase(),
-            name => name,
-        },
+        Expr::Cast(cast) => {
+            let mut inner = &cast.expr;
+            while let Expr::Cast(cast) = inner.as_ref() {
+                inner = &cast.expr;
+            }
+            match name_of(inner, below) {
+                name if name == UNKNOWN || name == CASE => type_name_of(&cast.field).into(),
+                name => name,
+            }
+        }
         Expr::AggregateFunction(call) => call.func.name().to_string(),
         Expr::WindowFunction(call) => call.fun.name().to_string(),
         Expr::ScalarFunction(call) if call.func.name() == "get_field" => match call.args.last() {
@@ -99,7 +118,7 @@ fn name_of(expr: &Expr, below: &LogicalPlan) -> String {
             call.args.first().map_or(UNKNOWN.into(), |value| name_of(value, below))
         }
         Expr::ScalarFunction(call) => function_name(call.func.name()).to_string(),
-        Expr::Case(_) => "case".into(),
+        Expr::Case(_) => CASE.into(),
         Expr::Exists(_) => "exists".into(),
         Expr::ScalarSubquery(query) => result_names(&query.subquery).pop().unwrap_or_else(|| UNKNOWN.into()),
         _ => UNKNOWN.into(),
@@ -135,6 +154,14 @@ fn function_name(name: &str) -> &str {
     }
 }
 
+/// What PostgreSQL calls a `CASE`.
+const CASE: &str = "case";
+
+/// `count(*)`, with or without a window, which DataFusion plans as a count of something under this name.
+fn is_count_of_rows(alias: &Alias) -> bool {
+    alias.name.strip_prefix("count(*)").is_some_and(|window| window.is_empty() || window.starts_with(' '))
+}
+
 /// What PostgreSQL calls a column that has no name.
 const UNKNOWN: &str = "?column?";
 
@@ -152,5 +179,5 @@ fn computed(plan: &LogicalPlan, name: &str) -> Option<Expr> {
 }
 
 fn is_named(expr: &Expr) -> bool {
-    matches!(expr, Expr::Alias(alias) if alias.name != "count(*)")
+    matches!(expr, Expr::Alias(alias) if !is_count_of_rows(alias))
 }

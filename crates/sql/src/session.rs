@@ -15,6 +15,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
+use crate::any_order::AnyOrderBelow;
 use crate::bounded::BoundedGrowth;
 use crate::casts::Casts;
 use crate::cross_join::SafeCrossJoins;
@@ -26,7 +27,6 @@ use crate::in_value::InAsValue;
 use crate::multiset::CountedSetOperations;
 use crate::numeric::Numbers;
 use crate::operators::Operators;
-use crate::outer_joins::OuterJoins;
 use crate::outer_types::OuterTypes;
 use crate::regexp::RegexpGroups;
 use crate::rounding::RoundingCasts;
@@ -113,7 +113,7 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 /// knew of the order of rows, such as that there is only one, is not known any more after projections have been moved.
 fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let left_out = |name: &str| name.starts_with("FilterPushdown") || name == "SanityCheckPlan";
-    let ours: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(OuterJoins);
+    let ours: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(AnyOrderBelow);
     let others = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !left_out(rule.name()));
     std::iter::once(ours).chain(others).collect()
 }

@@ -27,6 +27,7 @@ use tidemill_delta::Epoch;
 use crate::{Catalog, Relation, RelationKind, Snapshot, SqlError};
 
 pub(crate) use functions::function;
+pub(crate) use names::type_name_of;
 pub(crate) use rewrite::rewrite;
 
 use columns::{Row, Table};

@@ -209,6 +209,12 @@ pub(super) fn column_type(field: &Field) -> (i64, i64) {
     (oid, -1)
 }
 
+/// What PostgreSQL calls the column of a cast to a type: the type, or that of its items.
+pub(crate) fn type_name_of(field: &Field) -> &'static str {
+    let (oid, _) = column_type(field);
+    TYPES.iter().find(|t| t.oid == oid || t.array == oid && oid != 0).map_or("text", |t| t.name)
+}
+
 /// A type as SQL spells it.
 pub(super) fn format_type(oid: i64, modifier: Option<i64>) -> String {
     if let Some(item) = TYPES.iter().find(|t| t.array == oid && oid != 0) {

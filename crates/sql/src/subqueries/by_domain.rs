@@ -173,7 +173,8 @@ impl Domain {
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|input| self.spread(input)).collect::<Result<Option<Vec<_>>>>()?;
                 let Some(inputs) = inputs else { return Ok(None) };
-                self.named_as(Union::try_new(inputs.into_iter().map(Into::into).collect())?, plan).map(Some)
+                self.named_as(Union::try_new_with_loose_types(inputs.into_iter().map(Into::into).collect())?, plan)
+                    .map(Some)
             }
             LogicalPlan::Window(window) => {
                 let Some(input) = self.spread(&window.input)? else { return Ok(None) };

@@ -1,40 +1,47 @@
-//! Outer joins as a batch: what DataFusion takes for constant or ordered below one, it must not above.
+//! What sorts and groups rows in a batch takes them as in no order.
 //!
-//! A column that has one value on the side of a join that may be missing has NULLs beside it in the join's rows. DataFusion still takes it
-//! for constant there, leaves sorts by it out, and groups by it as if its rows came in order. So this rule, the first of the
-//! physical ones, puts a node on top of each outer join of which nothing is known but its schema.
+//! DataFusion infers in which order rows come and which columns have one value only, and leaves sorts out by that. It infers too much: a
+//! column that has one value on the side of a join that may be missing has NULLs beside it above the join, and is still taken for
+//! constant. Then sorts are missing, groups come twice, and window functions are refused their input. Tables have no order that could be
+//! made use of, so this rule, the first of the physical ones, puts a node of which nothing is known but its schema below each
+//! node that sorts, groups or has windows.
 
 use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, JoinType, Result};
+use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
-use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, Statistics};
 
 /// The rule; see the module.
 #[derive(Debug)]
-pub(crate) struct OuterJoins;
+pub(crate) struct AnyOrderBelow;
 
-impl PhysicalOptimizerRule for OuterJoins {
+impl PhysicalOptimizerRule for AnyOrderBelow {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let covered = |plan: Arc<dyn ExecutionPlan>| match join_type(plan.as_ref()) {
-            Some(JoinType::Left | JoinType::Right | JoinType::Full) => {
-                Ok(Transformed::yes(Arc::new(AnyOrder::new(plan)) as Arc<dyn ExecutionPlan>))
+        let over_any_order = |plan: Arc<dyn ExecutionPlan>| {
+            if !goes_by_order(plan.as_ref()) {
+                return Ok(Transformed::no(plan));
             }
-            _ => Ok(Transformed::no(plan)),
+            let inputs = plan.children().into_iter().cloned();
+            let inputs = inputs.map(|input| Arc::new(AnyOrder::new(input)) as Arc<dyn ExecutionPlan>).collect();
+            let anew = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+            Ok(Transformed::yes(plan.replace_children(inputs, anew)?))
         };
-        plan.transform_up(covered).data()
+        plan.transform_up(over_any_order).data()
     }
 
     fn name(&self) -> &str {
-        "outer_joins"
+        "any_order_below"
     }
 
     fn schema_check(&self) -> bool {
@@ -42,9 +49,14 @@ impl PhysicalOptimizerRule for OuterJoins {
     }
 }
 
-fn join_type(plan: &dyn ExecutionPlan) -> Option<JoinType> {
-    let hash = plan.downcast_ref::<HashJoinExec>().map(|join| *join.join_type());
-    hash.or_else(|| plan.downcast_ref::<NestedLoopJoinExec>().map(|join| *join.join_type()))
+fn goes_by_order(plan: &dyn ExecutionPlan) -> bool {
+    // What goes on with another aggregate's groups is made one with it by a later rule, if nothing stands between them.
+    let first =
+        |aggregate: &AggregateExec| !matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
+    plan.is::<SortExec>()
+        || plan.is::<WindowAggExec>()
+        || plan.is::<BoundedWindowAggExec>()
+        || plan.downcast_ref::<AggregateExec>().is_some_and(first)
 }
 
 /// Its input's rows, in an order that nobody knows.
