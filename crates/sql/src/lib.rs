@@ -16,6 +16,7 @@ mod complete;
 mod cross_join;
 mod describe;
 mod dml;
+mod equijoins;
 mod error;
 mod error_map;
 mod exact;

@@ -104,6 +104,7 @@ impl Numbers {
                 None => Transformed::no(Expr::Literal(value, metadata)),
             },
             Expr::BinaryExpr(binary) => self.binary(binary, schema, &small),
+            Expr::Negative(inner) => self.negated(inner, schema),
             Expr::Between(between) => {
                 let [expr, low, high] = as_floats([*between.expr, *between.low, *between.high], schema);
                 let [expr, low, high] = [expr, low, high].map(Box::new);
@@ -130,6 +131,19 @@ impl Numbers {
     fn sign(&self, sign: Sign, args: Vec<Expr>) -> Option<Expr> {
         let (_, function) = self.signs.iter().find(|(known, _)| *known == sign)?;
         Some(function.call(args))
+    }
+
+    /// A float as what is left of 0 without it, which is never -0.
+    fn negated(&self, inner: Box<Expr>, schema: &DFSchema) -> Transformed<Expr> {
+        let zero = match inner.get_type(schema) {
+            Ok(DataType::Float64) => ScalarValue::Float64(Some(0.0)),
+            Ok(DataType::Float32) => ScalarValue::Float32(Some(0.0)),
+            _ => return Transformed::no(Expr::Negative(inner)),
+        };
+        match self.sign(Sign::Minus, vec![Expr::Literal(zero, None), inner.as_ref().clone()]) {
+            Some(difference) => Transformed::yes(difference),
+            None => Transformed::no(Expr::Negative(inner)),
+        }
     }
 
     fn binary(&self, binary: BinaryExpr, schema: &DFSchema, small: &dyn Fn(Expr) -> Expr) -> Transformed<Expr> {

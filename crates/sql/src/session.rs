@@ -19,6 +19,7 @@ use crate::any_order::AnyOrderBelow;
 use crate::bounded::BoundedGrowth;
 use crate::casts::Casts;
 use crate::cross_join::SafeCrossJoins;
+use crate::equijoins::SafeEquijoins;
 use crate::exact;
 use crate::filters::SafeFilters;
 use crate::functions;
@@ -100,8 +101,8 @@ fn analyzer_rules(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<dyn AnalyzerRule + 
 
 /// DataFusion's rules, with some made safe.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let safe: [Arc<dyn OptimizerRule + Send + Sync>; 2] =
-        [Arc::new(SafeCrossJoins::default()), Arc::new(SafeFilters::default())];
+    let safe: [Arc<dyn OptimizerRule + Send + Sync>; 3] =
+        [Arc::new(SafeCrossJoins::default()), Arc::new(SafeEquijoins::default()), Arc::new(SafeFilters::default())];
     let rules = Optimizer::new().rules.into_iter();
     rules.map(|rule| safe.iter().find(|own| own.name() == rule.name()).cloned().unwrap_or(rule)).collect()
 }

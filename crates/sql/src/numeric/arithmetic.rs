@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, i256}
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use tidemill_delta::one_zero;
 
 use crate::provider::external;
 use crate::sql_type::type_name;
@@ -188,7 +189,7 @@ impl Arithmetic {
                 let decimals = array.as_primitive::<Decimal128Type>().clone();
                 Ok(Arc::new(decimals.with_precision_and_scale(*precision, *scale)?))
             }
-            _ => Ok(array),
+            _ => Ok(one_zero(&array)),
         }
     }
 }
