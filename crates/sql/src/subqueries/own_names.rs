@@ -3,7 +3,7 @@
 //! When DataFusion takes a subquery apart it adds these columns to what each step of the subquery gives, where one that the query
 //! itself gives may have the same name already: `(SELECT max(b.x) AS x FROM b WHERE b.x = a.x)`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
@@ -73,7 +73,9 @@ fn names(plan: &LogicalPlan) -> Result<BTreeMap<Column, String>> {
         if let LogicalPlan::Filter(filter) = plan {
             for condition in split_conjunction(&filter.predicate) {
                 if has_outer(condition)? {
-                    for column in condition.column_refs() {
+                    // In an order of their own: a plan must be the same each time, and sets of columns have none.
+                    let columns: BTreeSet<&Column> = condition.column_refs().into_iter().collect();
+                    for column in columns {
                         let name = format!("{NAME}{}", names.len());
                         names.entry(column.clone()).or_insert(name);
                     }
