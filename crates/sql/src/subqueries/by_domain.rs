@@ -90,7 +90,7 @@ fn is_by_equalities(query: &Subquery) -> Result<bool> {
         LogicalPlan::Filter(filter) => {
             let mut other = false;
             for condition in split_conjunction(&filter.predicate) {
-                other |= has_outer(condition)? && key_of(condition)?.is_none();
+                other |= has_outer(condition)? && !matches!(key_of(condition)?, Some(Expr::Column(_)));
             }
             Ok(other)
         }
