@@ -272,7 +272,8 @@ fn put_packet(out: &mut Vec<u8>, packet: &Packet) {
             [7, *view, *node as u64, *part as u64].into_iter().for_each(|v| put(out, v));
             put_delta(out, delta);
         }
-        Packet::Saved(Saved { view, node, part, worker, whole, delta, gone }) => {
+        // What another process has on disk it saves as rows.
+        Packet::Saved(Saved { view, node, part, worker, whole, delta, gone, aside: _ }) => {
             [8, *view, *node as u64, *part as u64, *worker as u64, u64::from(*whole), u64::from(gone.is_some())]
                 .into_iter()
                 .for_each(|v| put(out, v));
@@ -373,7 +374,7 @@ impl Reader<'_> {
                 let (whole, has_gone) = (self.take_u64() != 0, self.take_u64() != 0);
                 let delta = self.take_delta();
                 let gone = has_gone.then(|| self.take_delta());
-                Packet::Saved(Saved { view, node, part, worker, whole, delta, gone })
+                Packet::Saved(Saved { view, node, part, worker, whole, delta, gone, aside: None })
             }
         }
     }
@@ -422,6 +423,7 @@ mod tests {
                 whole: true,
                 gone: Some(delta.clone()),
                 delta,
+                aside: None,
             }),
             Packet::Errors { view: 2, errors: vec![error] },
             Packet::Failed { view: 2, reason: "because".into() },

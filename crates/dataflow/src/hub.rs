@@ -17,6 +17,7 @@ use tidemill_plan::{ColumnPath, NodeId, RelationId, Route};
 use crate::frame::{Begin, Command, Definition, Packet, ViewSpec};
 use crate::saving::Saved;
 use crate::schedule::Arrival;
+use crate::spill::Saves;
 use crate::time::{Level, Step};
 use crate::view::{Consumer, View, Watermarks};
 use crate::{Memory, OperatorError, RowError, StateSize};
@@ -267,7 +268,13 @@ impl Hub {
         // A view that is built anew was removed in an epoch before, which may not have been retired yet.
         self.forget(id);
         let level_of = |relation: RelationId| self.views.get(&relation).map_or(1, View::output_level);
-        match View::build(spec.clone(), at.epoch, level_of, (self.memory.as_ref(), self.records)) {
+        let saves = match (self.records, self.place.serves) {
+            (false, _) => Saves::Nothing,
+            (true, false) => Saves::Rows,
+            (true, true) => Saves::Runs,
+        };
+        let memory = (self.memory.as_ref(), saves);
+        match View::build(spec.clone(), at.epoch, level_of, self.place.worker, memory) {
             Ok(view) => {
                 for (input, read) in spec.dataflow.inputs.iter().enumerate() {
                     self.readers.entry(read.relation).or_default().push((id, input));
@@ -407,6 +414,9 @@ impl Hub {
         let mut errors = Vec::new();
         // A panic in an expression ends this view; the others' state was not touched.
         let ran = catch_unwind(AssertUnwindSafe(|| view.run(node, at, &watermarks, &mut inputs, &mut errors)));
+        if self.records {
+            view.forget_recorded(node);
+        }
         let next = view.next_level(node).filter(|_| matches!(ran, Ok(Ok(_))));
         if !errors.is_empty() {
             self.report_errors(at, id, errors);

@@ -118,6 +118,11 @@ pub trait Operator: Send {
         StateSize::default()
     }
 
+    /// If what it remembers may be on disk: the operator that takes care of that.
+    fn spilled(&mut self) -> Option<&mut crate::spill::Spilled> {
+        None
+    }
+
     /// In which form its state is saved. Saving and loading happen between two epochs only.
     fn keeps(&self) -> Keeps {
         Keeps::Nothing

@@ -4,9 +4,14 @@
 //! the changes of its input since the last time; when these have become much more than what is left of them, as
 //! what is left. An operator that keeps entries is asked for those that have changed.
 
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::{NodeId, Op, RelationId, Route};
 
+use crate::spill::Aside;
 use crate::view::{View, Watermarks};
 use crate::{Keeps, Operator, OperatorError, StepCx};
 
@@ -30,6 +35,9 @@ pub struct Saved {
     pub delta: Delta,
     /// For entries: the keys that have none any more.
     pub gone: Option<Delta>,
+    /// What is on disk of the operator, in all parts, the eldest run first. If set this replaces all that was saved of it on this
+    /// worker, and nothing else is.
+    pub aside: Option<Vec<Aside>>,
 }
 
 /// What an operator that keeps rows has taken in since it was saved.
@@ -49,7 +57,7 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Remembers rows that an operator is about to take in.
-    pub(crate) fn take_in(&mut self, inputs: &[Vec<Delta>], operator: &dyn Operator) {
+    pub(crate) fn take_in(&mut self, inputs: &[Vec<Delta>], operator: &mut dyn Operator) {
         if self.whole {
             return;
         }
@@ -68,9 +76,13 @@ impl Recorded {
     }
 }
 
-/// The most rows that are worth saving instead of what an operator still has.
-fn most(operator: &dyn Operator) -> usize {
-    UNASKED + 2 * operator.state().rows
+/// The most rows that are worth saving instead of what an operator still has. What is on disk is saved already, and what is not
+/// yet saved takes memory.
+fn most(operator: &mut dyn Operator) -> usize {
+    match operator.spilled().filter(|spilled| spilled.saves_runs()) {
+        Some(spilled) => UNASKED + spilled.rows_in_memory(),
+        None => UNASKED + 2 * operator.state().rows,
+    }
 }
 
 impl View {
@@ -86,13 +98,29 @@ impl View {
         for node in 0..self.operators.len() {
             let inputs = self.spec.dataflow.nodes[node].inputs.len();
             let Some(operator) = &mut self.operators[node] else { continue };
-            let saved = |part, whole, delta, gone| Saved { view, node, part, worker, whole, delta, gone };
+            let saved = |part, whole, delta, gone| Saved { view, node, part, worker, whole, delta, gone, aside: None };
             let mut found = Vec::new();
-            match operator.keeps() {
+            let mut all = all;
+            let keeps = operator.keeps();
+            if let Some(spilled) = operator.spilled().filter(|spilled| spilled.saves_runs()) {
+                let recorded = &mut self.recorded[node];
+                let much = UNASKED + spilled.rows_in_memory();
+                if all || recorded.whole || recorded.rows + recorded.saved > much {
+                    spilled.put_aside()?;
+                    spilled.was_put_aside();
+                    *recorded = Recorded::default();
+                }
+                if let Some(runs) = spilled.new_runs(all) {
+                    recorded.saved = 0;
+                    tell(Saved { aside: Some(runs), ..saved(0, true, nothing(), None) });
+                }
+                all = false;
+            }
+            match keeps {
                 Keeps::Nothing => {}
                 Keeps::Rows => {
                     let recorded = std::mem::take(&mut self.recorded[node]);
-                    let (most, rows) = (most(operator.as_ref()), recorded.rows + recorded.saved);
+                    let (most, rows) = (most(operator.as_mut()), recorded.rows + recorded.saved);
                     if all || recorded.whole || rows > most {
                         let left = operator.rows()?;
                         self.recorded[node].saved = left.iter().map(Delta::len).sum();
@@ -121,7 +149,16 @@ impl View {
         Ok(())
     }
 
-    /// Takes a part of a saved state in, until the operators run for the first time.
+    /// What came in before an operator's state was put aside is saved with that.
+    pub(crate) fn forget_recorded(&mut self, node: NodeId) {
+        let spilled = self.operators[node].as_mut().and_then(|operator| operator.spilled());
+        if spilled.is_some_and(|spilled| spilled.saves_runs() && spilled.was_put_aside()) {
+            self.recorded[node] = Recorded::default();
+        }
+    }
+
+    /// Takes a part of a saved state in, until the operators run for the first time. Behind the operator's own parts are, in their
+    /// order, keys of which no entry is left after its runs.
     pub(crate) fn take_saved(&mut self, node: NodeId, part: usize, delta: Delta) {
         let Some(loading) = self.loading.get_mut(node).and_then(Option::as_mut) else { return };
         if loading.len() <= part {
@@ -139,11 +176,25 @@ impl View {
             Keeps::Entries => operator.entry_shapes().len(),
             _ => self.spec.dataflow.nodes[node].inputs.len(),
         };
+        let mut cx = StepCx { epoch, round: 0, watermark, errors: &mut Vec::new() };
+        let mut gone = saved.split_off(saved.len().min(parts));
         saved.resize_with(parts, Vec::new);
         self.recorded[node].saved = saved.iter().flatten().map(Delta::len).sum();
-        operator.load(&mut StepCx { epoch, round: 0, watermark, errors: &mut Vec::new() }, &mut saved)?;
+        match operator.spilled() {
+            Some(spilled) => {
+                gone.resize_with(parts, Vec::new);
+                spilled.load_after_runs(&mut cx, saved, gone)?;
+            }
+            None => operator.load(&mut cx, &mut saved)?,
+        }
+        self.forget_recorded(node);
         Ok(true)
     }
+}
+
+/// Rows of no columns, of which there are none.
+fn nothing() -> Delta {
+    Delta::inserts(RecordBatch::new_empty(Arc::new(Schema::empty())))
 }
 
 /// How the rows of a part of a node's state are shared out among workers.

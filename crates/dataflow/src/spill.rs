@@ -10,8 +10,10 @@
 //! Only operators whose inputs all come by key, and that forget nothing by the watermark, are wrapped in it: of others the keys that
 //! are due would have to be known. Released: runs go with their operator, and when others replace them.
 //!
-//! Saved: as the operator inside, which first takes all back in.
+//! Saved: the runs, once for each time that the state is put aside, and what the operator inside saves of what came afterwards. What
+//! another process saves is all of it as rows, as its files are not within reach.
 
+mod aside;
 mod cold;
 mod filter;
 mod memory;
@@ -22,10 +24,12 @@ use hashbrown::HashSet;
 use tidemill_delta::{Delta, NO_WATERMARK};
 use tidemill_plan::{Node, Op, Route};
 
+pub use self::aside::{Aside, Share};
 use self::cold::Cold;
 pub use self::memory::Memory;
-use self::memory::Share;
+use self::memory::Owner;
 use self::place::places_of;
+pub use self::run::RunName;
 use crate::{Entries, EntryShape, Keeps, Operator, OperatorError, StateSize, StepCx};
 
 /// Makes an operator without state.
@@ -35,7 +39,7 @@ pub(crate) type Make = Box<dyn Fn() -> Result<Box<dyn Operator>, OperatorError> 
 const HASH: usize = 16;
 
 /// See the module.
-pub(crate) struct Spilled {
+pub struct Spilled {
     make: Make,
     hot: Box<dyn Operator>,
     /// For each input: the columns that make the key.
@@ -45,13 +49,27 @@ pub(crate) struct Spilled {
     /// The hashes of the keys that were touched since the last run was written; only kept once there is one. Never walked.
     touched: HashSet<u64>,
     cold: Cold,
-    share: Share,
+    share: memory::Share,
     /// Recomputations of operators that were given up.
     recomputed: u64,
-    /// Whether changed entries are asked for now and then, so that they must not get lost with the operator.
-    saves: bool,
+    saves: Saves,
     /// Changes of entries that nobody has asked for yet, by kind, eldest first.
     unsaved: Vec<Vec<Entries>>,
+    /// The runs are others than those that were saved last.
+    untold: bool,
+    /// The state was put aside since somebody asked.
+    was_put_aside: bool,
+}
+
+/// How what an operator remembers is saved now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saves {
+    /// Not at all.
+    Nothing,
+    /// As rows.
+    Rows,
+    /// As runs, and rows that came after them.
+    Runs,
 }
 
 /// Whether a node's operator can be wrapped: then the key columns of its inputs.
@@ -68,8 +86,14 @@ pub(crate) fn keys_of(node: &Node) -> Option<Vec<Vec<usize>>> {
 }
 
 impl Spilled {
-    /// An operator without state, whose inputs have these key columns.
-    pub(crate) fn new(make: Make, keys: Vec<Vec<usize>>, memory: &Memory, saves: bool) -> Result<Self, OperatorError> {
+    /// An operator without state but for the runs that it had in a checkpoint, whose inputs have these key columns.
+    pub(crate) fn new(
+        make: Make,
+        keys: Vec<Vec<usize>>,
+        memory: &Memory,
+        owner: Owner,
+        saves: Saves,
+    ) -> Result<Self, OperatorError> {
         let hot = make()?;
         let saved_keys = match hot.keeps() {
             Keeps::Rows => Some(keys.clone()),
@@ -82,14 +106,66 @@ impl Spilled {
             make,
             hot,
             keys,
-            cold: Cold::new(memory.shelf(), saved_keys.len()),
+            cold: Cold::new(memory.shelf(), saved_keys.len(), memory.claim(owner)),
             saved_keys,
             touched: HashSet::new(),
             share: memory.share(),
             recomputed: 0,
             saves,
             unsaved,
+            untold: false,
+            was_put_aside: false,
         })
+    }
+
+    /// Whether it is saved as runs.
+    pub(crate) fn saves_runs(&self) -> bool {
+        self.saves == Saves::Runs && !self.cold.is_empty()
+    }
+
+    /// The runs, if they are others than when this was asked last; or, with `all`, in any case.
+    pub(crate) fn new_runs(&mut self, all: bool) -> Option<Vec<Aside>> {
+        (std::mem::take(&mut self.untold) || all).then(|| self.cold.runs())
+    }
+
+    /// Whether the state was put aside since this was asked last.
+    pub(crate) fn was_put_aside(&mut self) -> bool {
+        std::mem::take(&mut self.was_put_aside)
+    }
+
+    /// How many rows are in memory.
+    pub(crate) fn rows_in_memory(&self) -> usize {
+        self.hot.state().rows
+    }
+
+    /// Takes in what was saved after the runs; of entries, `gone` has the keys of which none is left.
+    pub(crate) fn load_after_runs(
+        &mut self,
+        cx: &mut StepCx<'_>,
+        mut saved: Vec<Vec<Delta>>,
+        gone: Vec<Vec<Delta>>,
+    ) -> Result<(), OperatorError> {
+        let (mut wanted, mut places) = (Vec::new(), Vec::new());
+        for of_parts in [&saved, &gone] {
+            for (key, deltas) in self.saved_keys.iter().zip(of_parts) {
+                for delta in deltas {
+                    places_of(&delta.rows, key, &mut places)?;
+                    wanted.extend(places.iter().copied().filter(|place| self.touched.insert(*place)));
+                }
+            }
+        }
+        wanted.sort_unstable();
+        let mut parts = self.cold.read(&wanted)?;
+        if self.hot.keeps() == Keeps::Entries {
+            let keys: Vec<usize> = self.hot.entry_shapes().iter().map(|shape| shape.key).collect();
+            for (((part, saved), gone), key) in parts.iter_mut().zip(saved).zip(gone).zip(keys) {
+                *part = memory::entries_after(part, saved, gone, key)?;
+            }
+        } else {
+            parts.iter_mut().zip(&mut saved).for_each(|(part, saved)| part.append(saved));
+        }
+        self.hot.load(cx, &mut parts)?;
+        self.settle()
     }
 
     /// Takes in again what is known of the keys that are about to be touched.
@@ -121,7 +197,7 @@ impl Spilled {
     }
 
     fn keep_unsaved(&mut self) -> Result<(), OperatorError> {
-        if self.saves && self.hot.keeps() == Keeps::Entries {
+        if self.saves != Saves::Nothing && self.hot.keeps() == Keeps::Entries {
             for (kind, entries) in self.hot.entries(false)?.into_iter().enumerate() {
                 if entries.rows.num_rows() + entries.gone.num_rows() > 0 {
                     self.unsaved[kind].push(entries);
@@ -141,8 +217,14 @@ impl Spilled {
         Ok(())
     }
 
-    fn put_aside(&mut self) -> Result<(), OperatorError> {
-        self.keep_unsaved()?;
+    /// Writes all that is in memory as a run.
+    pub(crate) fn put_aside(&mut self) -> Result<(), OperatorError> {
+        if self.saves == Saves::Rows {
+            self.keep_unsaved()?;
+        } else {
+            self.unsaved.iter_mut().for_each(Vec::clear);
+        }
+        (self.untold, self.was_put_aside) = (true, true);
         let parts = match self.hot.keeps() {
             Keeps::Entries => self.hot.entries(true)?.into_iter().map(|entries| Delta::inserts(entries.rows)).collect(),
             _ => self.hot.rows()?,
@@ -170,6 +252,10 @@ fn places(shape: &EntryShape, key: &[usize]) -> Option<Vec<usize>> {
 }
 
 impl Operator for Spilled {
+    fn spilled(&mut self) -> Option<&mut Spilled> {
+        Some(self)
+    }
+
     fn step(&mut self, cx: &mut StepCx<'_>, inputs: &mut [Vec<Delta>]) -> Result<Vec<Delta>, OperatorError> {
         self.fetch(inputs)?;
         let out = self.hot.step(cx, inputs)?;

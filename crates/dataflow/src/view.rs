@@ -12,7 +12,7 @@ use tidemill_plan::{ColumnPath, Node, NodeId, Op, RelationId, Route};
 use crate::frame::ViewSpec;
 use crate::saving::Recorded;
 use crate::schedule::{Arrival, Schedule};
-use crate::spill::{Memory, Spilled, keys_of};
+use crate::spill::{Memory, Saves, Spilled, keys_of};
 use crate::time::{Level, Step};
 use crate::{
     Aggregate, AsOf, CloseGate, Fixpoint, FlatMap, Join, Keeps, Map, Operator, OperatorError, Over, Recompute,
@@ -60,12 +60,13 @@ pub(crate) struct Consumer {
 
 impl View {
     /// Builds the operators. `level_of` tells the level at which a relation's rows come; with `memory`, state that does not fit
-    /// goes to disk, and `saves` says whether it is saved now and then.
+    /// goes to disk, and `saves` says how it is saved now and then.
     pub(crate) fn build(
         spec: Arc<ViewSpec>,
         from: Epoch,
         level_of: impl Fn(RelationId) -> Level,
-        (memory, saves): (Option<&Memory>, bool),
+        worker: usize,
+        (memory, saves): (Option<&Memory>, Saves),
     ) -> Result<View, OperatorError> {
         let nodes = &spec.dataflow.nodes;
         let schedule = Schedule::new(nodes, |input| level_of(spec.dataflow.inputs[input].relation));
@@ -89,8 +90,8 @@ impl View {
                 consumers[edge.from].push(Consumer { node: id, port, route: edge.route.clone(), arrival });
             }
             sources.push(made_from);
-            operators.push(match (memory, keys_of(node)) {
-                (Some(memory), Some(keys)) => Some(spilled(&spec, id, keys, memory, saves)?),
+            operators.push(match (memory.filter(|memory| memory.is_in_use()), keys_of(node)) {
+                (Some(memory), Some(keys)) => Some(spilled(&spec, (id, worker), keys, memory, saves)?),
                 _ => operator(node, nodes)?,
             });
         }
@@ -202,7 +203,7 @@ impl View {
 
     /// Remembers what an operator is about to take in, for the next save.
     pub(crate) fn record(&mut self, node: NodeId, worker: usize, inputs: &[Vec<Delta>]) {
-        let Some(operator) = self.operators[node].as_deref().filter(|op| op.keeps() == Keeps::Rows) else { return };
+        let Some(operator) = self.operators[node].as_deref_mut().filter(|op| op.keeps() == Keeps::Rows) else { return };
         let broadcast = |edge: &tidemill_plan::Edge| worker != 0 && edge.route == Route::Broadcast;
         if !self.spec.dataflow.nodes[node].inputs.iter().any(broadcast) {
             self.recorded[node].take_in(inputs, operator);
@@ -302,17 +303,17 @@ fn pick_column(path: &ColumnPath, has: Option<&[ColumnPath]>, delta: &Delta) -> 
 /// The operator of a node, with state that does not fit on disk.
 fn spilled(
     spec: &Arc<ViewSpec>,
-    id: NodeId,
+    (id, worker): (NodeId, usize),
     keys: Vec<Vec<usize>>,
     memory: &Memory,
-    saves: bool,
+    saves: Saves,
 ) -> Result<Box<dyn Operator>, OperatorError> {
-    let spec = spec.clone();
+    let (spec, owner) = (spec.clone(), (spec.view, id, worker));
     let make = move || {
         let nodes = &spec.dataflow.nodes;
         operator(&nodes[id], nodes)?.ok_or_else(|| OperatorError("an input has no operator".into()))
     };
-    Ok(Box::new(Spilled::new(Box::new(make), keys, memory, saves)?))
+    Ok(Box::new(Spilled::new(Box::new(make), keys, memory, owner, saves)?))
 }
 
 /// The operator of a node.

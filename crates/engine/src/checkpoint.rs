@@ -16,6 +16,7 @@ mod pack;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tidemill_dataflow::RunName;
 use tidemill_delta::{Epoch, Micros};
 use tidemill_plan::{NodeId, RelationId};
 use tidemill_storage::ObjectStore;
@@ -23,15 +24,15 @@ use tidemill_storage::ObjectStore;
 pub(crate) use find::{Found, find};
 pub(crate) use keeper::{Job, Keeper, Saving};
 pub(crate) use merge::newest_entries;
-pub(crate) use pack::{Packs, read_run};
+pub(crate) use pack::{Packs, piece_of, read_run};
 
 use crate::journal::{Counts, Object, PartitionRead};
 
 /// Where checkpoints are kept.
 pub(crate) type Store = Arc<dyn ObjectStore>;
 
-/// The version of directories that this program writes.
-pub(crate) const FORMAT: u32 = 1;
+/// The versions of directories that this program reads; it writes the last. Version 2 knows state that was put aside.
+pub(crate) const FORMATS: std::ops::RangeInclusive<u32> = 1..=2;
 /// How the names of directories begin.
 pub(crate) const DIRECTORY: &str = "directory-";
 
@@ -120,6 +121,13 @@ pub(crate) struct Run {
     pub(crate) gone: usize,
     /// For recent changes: the last epoch in it.
     pub(crate) until: Epoch,
+    /// For state that was put aside: how many keys all of it knows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) keys: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What a run is a part of.
@@ -133,4 +141,7 @@ pub(crate) enum Of {
     Undelivered { sink: RelationId },
     /// The state of an operator on one worker. `key`: for entries, how many leading columns are the key.
     State { view: RelationId, node: NodeId, part: usize, worker: usize, key: Option<usize> },
+    /// A piece of what an operator on one worker has put on disk, in all parts. Pieces of one name follow each other; greater names
+    /// are later. What `State` has of the operator came after it.
+    Aside { view: RelationId, node: NodeId, worker: usize, name: RunName },
 }

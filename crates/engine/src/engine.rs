@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::catalog::{CatalogState, kind_name};
 use crate::checkpoint::Saving;
 use crate::conductor::{Conductor, Request};
-use crate::config::{Config, Spill};
+use crate::config::Config;
 use crate::event_time::prepare_table;
 use crate::panics::guarded;
 use crate::published::Published;
@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) saving: Arc<Saving>,
     /// Which start on the data folder this is; sinks' destinations refuse earlier ones. 1 where nothing is kept.
     pub(crate) incarnation: AtomicU64,
+    /// What operators of this process may take.
+    pub(crate) memory: Option<Memory>,
     pub(crate) started: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Ends the thread that takes old rows out, when it is dropped.
@@ -174,9 +176,17 @@ fn waker(requests: mpsc::Sender<Request>, awake: Arc<AtomicBool>) -> Arc<dyn Fn(
     })
 }
 
-fn memory(spill: &Spill, env: &Env) -> Result<Memory, SqlError> {
+/// The folder in the data folder for what operators had put aside before.
+const SPILL: &str = "spill";
+
+/// What operators may take. Without a limit there may still be state on disk: that of a process before which had one.
+fn memory(config: &Config, env: &Env) -> Result<Option<Memory>, SqlError> {
+    let Some(spill) = &config.spill else {
+        let data = config.data.as_ref().filter(|_| config.index == 0);
+        return Ok(data.map(|data| Memory::in_reserve(env.disk().clone(), data.folder.join(SPILL))));
+    };
     let made = Memory::new(env.disk().clone(), spill.folder.clone(), spill.state_bytes);
-    made.map_err(|e| {
+    made.map(Some).map_err(|e| {
         let folder = spill.folder.display();
         SqlError::new("58030", format!("the folder {folder} for state that does not fit in memory cannot be used: {e}"))
     })
@@ -189,9 +199,9 @@ impl Engine {
         let (outputs, results) = crossbeam_channel::unbounded();
         let (sizes, awake) = (StateSizes::default(), Arc::new(AtomicBool::new(false)));
         let (planner, arrived_bytes) = (Planner::with_memory(config.query_bytes), config.arrived_bytes);
-        let memory = config.spill.as_ref().map(|spill| memory(spill, &env)).transpose()?;
+        let memory = memory(&config, &env)?;
         let (workers, hosts) = (config.workers.max(1), config.hosts.clone());
-        let cluster = Cluster { workers, index: config.index, hosts, memory };
+        let cluster = Cluster { workers, index: config.index, hosts, memory: memory.clone() };
         let replica = Replica::new(planner.clone());
         let deploy: Deploy = Arc::new(move |text| replica.deploy(text));
         let on_done = waker(requests.clone(), awake.clone());
@@ -217,6 +227,7 @@ impl Engine {
             log: Mutex::new(None),
             saving: Arc::default(),
             incarnation: AtomicU64::new(1),
+            memory,
             thread: Mutex::new(None),
             retention: Mutex::new(None),
             guards: Mutex::new(None),

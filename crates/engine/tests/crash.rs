@@ -4,7 +4,7 @@
 //! it is like before each operation that changes something. Whatever the power may have left of that comes up again: with
 //! all that was acknowledged, whole statements only, and views that equal their queries. Then the workload goes
 //! on, and in the end everything is as in a run without a failure: tables, views, the catalog, and the sink's files,
-//! which have each change once.
+//! which have each change once. Some runs have no memory for views' state, so that it goes to disk and comes back from there.
 //!
 //! `TIDEMILL_CASES` says how many disks come up again (`all`: one for each operation, fate and kind of run),
 //! `TIDEMILL_SEED` which.
@@ -20,21 +20,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill_engine::{Config, Data, Engine, Response, Session, parse};
-use tidemill_env::{Env, Fate, SimulatedDisk};
+use tidemill_engine::{Config, Data, Engine, Response, Session, Spill, parse};
+use tidemill_env::{Disk, Env, Fate, SimulatedDisk};
 
 #[path = "slt/random.rs"]
 mod random;
 use random::Random;
 
 /// What clients do, one after the other. Each changes something that can be seen.
-const STEPS: [&str; 22] = [
+const STEPS: [&str; 23] = [
     "CREATE TABLE t (k int PRIMARY KEY, n int)",
     "CREATE TABLE told (at timestamp, what text, WATERMARK FOR at AS at - INTERVAL '1 second')",
     "CREATE MATERIALIZED VIEW v AS SELECT n % 3 AS g, count(*) AS c, sum(n) AS s, string_agg(CAST(k AS text), ',' ORDER BY k) AS ks FROM t GROUP BY n % 3",
     "CREATE SINK s FROM v WITH (connector = 'file', path = '/place/', format = 'json', commit_interval = '0 seconds')",
     "INSERT INTO t VALUES (1, 10), (2, 20), (3, 30)",
     "INSERT INTO told VALUES ('2024-01-01 00:00:10', 'a'), ('2024-01-01 00:00:12', 'b')",
+    "CREATE MATERIALIZED VIEW pairs AS SELECT a.k, b.k AS other FROM t a LEFT JOIN t b ON b.n = a.n + 10",
     "UPDATE t SET n = n + 1 WHERE k < 3",
     "CREATE MATERIALIZED VIEW windows AS SELECT window_start, count(*) AS n FROM TUMBLE(told, at, INTERVAL '2 seconds') GROUP BY window_start",
     "INSERT INTO told VALUES ('2024-01-01 00:00:20', 'c'), ('2024-01-01 00:00:05', 'late')",
@@ -54,7 +55,7 @@ const STEPS: [&str; 22] = [
 ];
 
 /// What is looked at after each step.
-const LOOKS: [&str; 10] = [
+const LOOKS: [&str; 11] = [
     "SHOW TABLES",
     "SHOW VIEWS",
     "SHOW SINKS",
@@ -65,10 +66,23 @@ const LOOKS: [&str; 10] = [
     "SELECT window_start, n FROM windows",
     "SELECT k, share FROM shares",
     "SELECT message FROM shares$errors",
+    "SELECT k, other FROM pairs",
 ];
+
+/// How often there are checkpoints, and whether state is on disk.
+const KINDS: [(Duration, bool); 3] =
+    [(Duration::ZERO, true), (Duration::from_secs(3600), false), (Duration::ZERO, false)];
 
 /// The rows of all looks, sorted; `None` where there is no such thing.
 type Seen = Vec<Option<Vec<String>>>;
+
+/// Kinds of runs.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    checkpoint_every: Duration,
+    /// No state stays in memory from one step to the next.
+    spilled: bool,
+}
 
 struct World {
     runtime: tokio::runtime::Runtime,
@@ -77,10 +91,15 @@ struct World {
 }
 
 impl World {
-    fn start(disk: &SimulatedDisk, checkpoint_every: Duration) -> World {
+    fn start(disk: &SimulatedDisk, Kind { checkpoint_every, spilled }: Kind) -> World {
         let env = Env::simulated(Arc::default()).with_disk(Arc::new(disk.clone()));
         let data = Data { checkpoint_every, ..Data::new("/data") };
-        let config = Config { workers: 2, data: Some(data), ..Config::default() };
+        let folder = PathBuf::from("/spill");
+        if spilled && !disk.exists(&folder).expect("a disk") {
+            disk.create_dir(&folder).expect("a folder");
+        }
+        let spill = spilled.then_some(Spill { folder, state_bytes: 0 });
+        let config = Config { workers: 2, data: Some(data), spill, ..Config::default() };
         let engine = Engine::start(config, env).unwrap_or_else(|error| panic!("it does not come up: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         World { runtime, session: engine.session(), engine }
@@ -132,7 +151,7 @@ impl World {
     }
 
     fn verify(&mut self, place: &str) {
-        for view in ["v", "windows"] {
+        for view in ["v", "windows", "pairs"] {
             if let Ok(rows) = self.run(&format!("VERIFY MATERIALIZED VIEW {view}")) {
                 assert!(rows.is_empty(), "{place}: {view} differs: {rows:?}");
             }
@@ -190,7 +209,7 @@ struct Calm {
 
 fn calm() -> Calm {
     let disk = SimulatedDisk::default();
-    let mut world = World::start(&disk, Duration::from_secs(3600));
+    let mut world = World::start(&disk, Kind { checkpoint_every: Duration::from_secs(3600), spilled: false });
     let mut seen = vec![world.look()];
     for sql in STEPS {
         world.run(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -207,11 +226,11 @@ fn calm() -> Calm {
 
 /// Comes up on what is left of a disk. All that was acknowledged is there, and at most one statement more. With
 /// `photograph` the disk keeps what it is like meanwhile. Gives how many steps have been done.
-fn comes_up(disk: &SimulatedDisk, acknowledged: usize, calm: &Calm, every: Duration, place: &str) -> (World, usize) {
+fn comes_up(disk: &SimulatedDisk, acknowledged: usize, calm: &Calm, kind: Kind, place: &str) -> (World, usize) {
     for folder in ["/place", "/again"] {
         delivered(disk, folder, place);
     }
-    let mut world = World::start(disk, every);
+    let mut world = World::start(disk, kind);
     world.settle();
     let seen = world.look();
     let done = (acknowledged..=(acknowledged + 1).min(STEPS.len())).find(|done| calm.seen[*done] == seen);
@@ -238,15 +257,16 @@ fn the_power_may_go_at_any_operation() {
     let seed: u64 = std::env::var("TIDEMILL_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let (calm, mut random) = (calm(), Random::new(seed));
     let (mut came_up, mut operations, mut again) = (0, 0, 0);
-    for every in [Duration::ZERO, Duration::from_secs(3600)] {
+    for (every, spilled) in KINDS {
+        let mut kind = Kind { checkpoint_every: every, spilled };
         let disk = SimulatedDisk::default();
         disk.photograph(1, 0);
-        let mut world = World::start(&disk, every);
+        let mut world = World::start(&disk, kind);
         let acknowledged = world.go_on(0, &disk);
         world.end();
         let mut photographs = disk.photographs();
         operations += photographs.len();
-        while !all && photographs.len() > cases / 2 {
+        while !all && photographs.len() > cases / KINDS.len() {
             photographs.swap_remove(random.below(photographs.len()));
         }
         for (operation, photograph) in photographs {
@@ -254,11 +274,13 @@ fn the_power_may_go_at_any_operation() {
             let mixed = Fate::Mixed(random.next());
             let fates = if all { vec![Fate::Lost, Fate::Kept, mixed] } else { vec![mixed] };
             for fate in fates {
-                let place = format!("seed {seed}, {every:?}, operation {operation} of {}, {fate:?}", disk.operations());
+                let place = format!("seed {seed}, {kind:?}, operation {operation} of {}, {fate:?}", disk.operations());
+                // What was on disk may be taken in by one that has memory, and the other way round.
+                kind.spilled = random.below(2) == 0;
                 let left = photograph.crash(fate);
                 let begin = left.operations();
                 left.photograph(1, begin);
-                let (world, done) = comes_up(&left, steps, &calm, every, &place);
+                let (world, done) = comes_up(&left, steps, &calm, kind, &place);
                 let recovery = left.photographs();
                 left.photograph(1, usize::MAX);
                 goes_on(world, &left, done, &calm, &place);
@@ -270,7 +292,7 @@ fn the_power_may_go_at_any_operation() {
                     let fate = Fate::Mixed(random.next());
                     let place = format!("{place}, and at operation {second} of recovery, {fate:?}");
                     let left = photograph.crash(fate);
-                    let (world, done) = comes_up(&left, steps, &calm, every, &place);
+                    let (world, done) = comes_up(&left, steps, &calm, kind, &place);
                     goes_on(world, &left, done, &calm, &place);
                     again += 1;
                 }

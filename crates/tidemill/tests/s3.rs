@@ -1,5 +1,4 @@
-//! A server whose checkpoints are in a real store that speaks S3's protocol. `tests/run-s3` starts such a store, for the storage crate's own tests;
-//! to run these too, let its last line test the workspace with `--features tidemill/s3`, which compiles DataFusion anew.
+//! A server whose checkpoints are in a real store that speaks S3's protocol: `tests/run-s3` starts such a store, and runs these.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

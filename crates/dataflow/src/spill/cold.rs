@@ -1,9 +1,12 @@
 //! The runs of an operator, and how they are merged.
 
+use std::sync::Arc;
+
 use arrow::array::UInt32Array;
 use hashbrown::{HashMap, HashSet};
 use tidemill_delta::Delta;
 
+use super::aside::Aside;
 use super::memory::Shelf;
 use super::place::places_of;
 use super::run::{Block, Run, Sorted, Writer};
@@ -18,12 +21,18 @@ pub(super) struct Cold {
     /// Parts of the operator's state.
     parts: usize,
     /// The eldest first.
-    runs: Vec<Run>,
+    runs: Vec<Arc<Run>>,
 }
 
 impl Cold {
-    pub(super) fn new(shelf: Shelf, parts: usize) -> Self {
-        Cold { shelf, parts, runs: Vec::new() }
+    /// With runs that were there before.
+    pub(super) fn new(shelf: Shelf, parts: usize, before: Vec<Aside>) -> Self {
+        Cold { shelf, parts, runs: before.into_iter().map(|run| run.0).collect() }
+    }
+
+    /// The runs, the eldest first.
+    pub(super) fn runs(&self) -> Vec<Aside> {
+        self.runs.iter().cloned().map(Aside).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -37,7 +46,7 @@ impl Cold {
 
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
-        self.runs.iter().map(Run::bytes).sum()
+        self.runs.iter().map(|run| run.bytes()).sum()
     }
 
     pub(super) fn clear(&mut self) {
@@ -108,7 +117,7 @@ impl Cold {
         let mut writer = Writer::new(&self.shelf, self.parts, keys)?;
         writer.push(&sorted, &gone)?;
         drop(sorted);
-        self.runs.push(writer.finish()?);
+        self.runs.push(Arc::new(writer.finish()?));
         self.merge()
     }
 
@@ -124,14 +133,16 @@ impl Cold {
         if first + 1 == self.runs.len() {
             return Ok(());
         }
-        let mut merging = Merging::new(&self.runs[first..], self.parts);
+        let mut merging = Merging::new(self.runs[first..].iter().map(|run| (0, &**run)), self.parts);
         let keys = self.runs[first..].iter().map(|run| run.keys).sum();
         let mut writer = Writer::new(&self.shelf, self.parts, keys)?;
         // With nothing older below, what is gone need not be remembered.
-        while merging.next(&mut writer, first == 0)? {}
+        while let Some((parts, gone)) = merging.next(first == 0)? {
+            writer.push(&parts, &gone)?;
+        }
         let merged = writer.finish()?;
         self.runs.truncate(first);
-        self.runs.push(merged);
+        self.runs.push(Arc::new(merged));
         Ok(())
     }
 }
@@ -161,13 +172,15 @@ fn take_from(
 }
 
 /// Runs on their way into one.
-struct Merging<'a> {
+pub(super) struct Merging<'a> {
     cursors: Vec<Cursor<'a>>,
     parts: usize,
 }
 
 /// How far a run has been read.
 struct Cursor<'a> {
+    /// Only runs of one group know of each other's keys.
+    group: usize,
     run: &'a Run,
     number: usize,
     block: Option<Loaded>,
@@ -200,13 +213,21 @@ impl Loaded {
     }
 }
 
+/// By group and hash: the last run that knows it.
+type Newest = HashMap<(usize, u64), usize>;
+
+/// Rows that come next, by part, and hashes of which nothing is left.
+type Merged = (Vec<Sorted>, Vec<u64>);
+
 impl<'a> Merging<'a> {
-    fn new(runs: &'a [Run], parts: usize) -> Self {
-        Merging { cursors: runs.iter().map(|run| Cursor { run, number: 0, block: None }).collect(), parts }
+    /// Runs of several groups, of each the eldest first.
+    pub(super) fn new(runs: impl Iterator<Item = (usize, &'a Run)>, parts: usize) -> Self {
+        let cursor = |(group, run)| Cursor { group, run, number: 0, block: None };
+        Merging { cursors: runs.map(cursor).collect(), parts }
     }
 
-    /// Takes the next rows, up to the hash with which some block ends; tells whether there were some.
-    fn next(&mut self, writer: &mut Writer, forget: bool) -> Result<bool, OperatorError> {
+    /// The next rows, up to the hash with which some block ends.
+    pub(super) fn next(&mut self, forget: bool) -> Result<Option<Merged>, OperatorError> {
         for cursor in &mut self.cursors {
             if cursor.block.is_none() && cursor.number < cursor.run.blocks() {
                 cursor.block = Some(Loaded::new(cursor.run.block(cursor.number)?, self.parts)?);
@@ -214,36 +235,36 @@ impl<'a> Merging<'a> {
             }
         }
         let blocks = || self.cursors.iter().filter_map(|cursor| cursor.block.as_ref());
-        let Some(end) = blocks().map(|loaded| loaded.block.last()).min() else { return Ok(false) };
-        // The newest run that knows a key has all of it. Only looked up, never walked.
-        let mut newest: HashMap<u64, usize> = HashMap::new();
+        let Some(end) = blocks().map(|loaded| loaded.block.last()).min() else { return Ok(None) };
+        // The newest run of a group that knows a key has all of it. Only looked up, never walked.
+        let mut newest: Newest = HashMap::new();
         for (i, cursor) in self.cursors.iter().enumerate() {
             let Some(loaded) = &cursor.block else { continue };
+            let of = |hash: &u64| ((cursor.group, *hash), i);
             for part in 0..self.parts {
-                newest.extend(loaded.block.hashes(part)[loaded.up_to(part, end)].iter().map(|hash| (*hash, i)));
+                newest.extend(loaded.block.hashes(part)[loaded.up_to(part, end)].iter().map(of));
             }
-            newest.extend(loaded.gone_up_to(end).iter().map(|hash| (*hash, i)));
+            newest.extend(loaded.gone_up_to(end).iter().map(of));
         }
         let parts = (0..self.parts).map(|part| self.part(part, end, &newest)).collect::<Result<Vec<_>, _>>()?;
         let mut gone: Vec<u64> = Vec::new();
         for (i, cursor) in self.cursors.iter().enumerate() {
             let here = cursor.block.iter().flat_map(|loaded| loaded.gone_up_to(end));
-            gone.extend(here.filter(|hash| !forget && newest[*hash] == i));
+            gone.extend(here.filter(|hash| !forget && newest[&(cursor.group, **hash)] == i));
         }
         gone.sort_unstable();
-        writer.push(&parts, &gone)?;
         self.advance(end);
-        Ok(true)
+        Ok(Some((parts, gone)))
     }
 
-    fn part(&self, part: usize, end: u64, newest: &HashMap<u64, usize>) -> Result<Sorted, OperatorError> {
+    fn part(&self, part: usize, end: u64, newest: &Newest) -> Result<Sorted, OperatorError> {
         let (mut deltas, mut hashes) = (Vec::new(), Vec::new());
         for (i, cursor) in self.cursors.iter().enumerate() {
             let Some(loaded) = &cursor.block else { continue };
             let Some(rows) = &loaded.rows[part] else { continue };
             let here = loaded.up_to(part, end);
-            let kept: Vec<u32> =
-                here.filter(|at| newest[&loaded.block.hashes(part)[*at]] == i).map(|at| at as u32).collect();
+            let hash = |at: &usize| (cursor.group, loaded.block.hashes(part)[*at]);
+            let kept: Vec<u32> = here.filter(|at| newest[&hash(at)] == i).map(|at| at as u32).collect();
             if !kept.is_empty() {
                 hashes.extend(kept.iter().map(|at| loaded.block.hashes(part)[*at as usize]));
                 deltas.push(rows.take(&UInt32Array::from(kept))?);
@@ -320,7 +341,7 @@ mod tests {
     fn cold() -> Cold {
         let disk = SimulatedDisk::default();
         let memory = Memory::new(Arc::new(disk), PathBuf::from("/"), 0).expect("a folder");
-        Cold::new(memory.shelf(), 2)
+        Cold::new(memory.shelf(), 2, Vec::new())
     }
 
     proptest! {
@@ -358,7 +379,7 @@ mod tests {
     fn many_blocks_are_merged_and_old_files_go() {
         let disk = Arc::new(SimulatedDisk::default());
         let memory = Memory::new(disk.clone(), PathBuf::from("/"), 0).expect("a folder");
-        let mut cold = Cold::new(memory.shelf(), 2);
+        let mut cold = Cold::new(memory.shelf(), 2, Vec::new());
         let mut all: BTreeMap<i64, Rows> = BTreeMap::new();
         for round in 0..8i64 {
             let keys = (0..20_000i64).filter(|key| key % 8 == round || key % 5 == round % 5);

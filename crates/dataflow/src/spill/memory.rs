@@ -1,14 +1,20 @@
 //! How much memory operators may take, and the folder where the rest goes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use tidemill_delta::RowsByContent;
+use arrow::datatypes::SchemaRef;
+use parking_lot::Mutex;
+use tidemill_delta::{Delta, RowsByContent};
 use tidemill_env::Disk;
+use tidemill_plan::{NodeId, RelationId};
 
+use super::aside::Aside;
+use super::run::RunName;
 use crate::{Entries, OperatorError};
 
 /// A filter of so many bytes is never too large.
@@ -30,8 +36,17 @@ struct Shared {
     /// Operators that share it.
     members: AtomicUsize,
     /// Names for files.
-    files: AtomicUsize,
+    files: AtomicU64,
+    /// Which life of the data folder this process is.
+    incarnation: AtomicU64,
+    /// Whether operators are to use it.
+    in_use: AtomicBool,
+    /// What a checkpoint had of operators that are not built yet.
+    given: Mutex<BTreeMap<Owner, Vec<Aside>>>,
 }
+
+/// An operator on a worker.
+pub(super) type Owner = (RelationId, NodeId, usize);
 
 /// Where runs are kept.
 #[derive(Clone)]
@@ -42,10 +57,11 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// A name for a new file.
-    pub(super) fn name(&self) -> PathBuf {
+    /// A name for a new run, and its file.
+    pub(super) fn name(&self) -> (RunName, PathBuf) {
         let number = self.shared.files.fetch_add(1, Ordering::Relaxed);
-        self.folder.join(format!("{number}.run"))
+        let name = (self.shared.incarnation.load(Ordering::Relaxed), number);
+        (name, self.folder.join(format!("{number}.run")))
     }
 
     /// How many bytes of memory a run's filter may take.
@@ -57,12 +73,72 @@ impl Shelf {
 impl Memory {
     /// Memory of `limit` bytes, and a folder for what does not fit; it exists, and what is in it from before is of no use and goes.
     pub fn new(disk: Arc<dyn Disk>, folder: PathBuf, limit: usize) -> std::io::Result<Self> {
-        for name in disk.list(&folder)?.iter().filter(|name| name.ends_with(".run")) {
-            disk.remove(&folder.join(name))?;
+        let memory = Self::made(disk, folder, limit);
+        memory.clear()?;
+        Ok(memory)
+    }
+
+    /// Memory without a limit, that operators only use once they are told so: what a checkpoint has on disk stays there. The folder
+    /// is made then.
+    pub fn in_reserve(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
+        Self::made(disk, folder, usize::MAX)
+    }
+
+    fn made(disk: Arc<dyn Disk>, folder: PathBuf, limit: usize) -> Self {
+        let shared = Shared {
+            limit,
+            used: AtomicUsize::new(0),
+            members: AtomicUsize::new(0),
+            files: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
+            in_use: AtomicBool::new(limit < usize::MAX),
+            given: Mutex::default(),
+        };
+        Memory { disk, folder, shared: Arc::new(shared) }
+    }
+
+    fn clear(&self) -> std::io::Result<()> {
+        for name in self.disk.list(&self.folder)?.iter().filter(|name| name.ends_with(".run")) {
+            self.disk.remove(&self.folder.join(name))?;
         }
-        let zero = || AtomicUsize::new(0);
-        let shared = Arc::new(Shared { limit, used: zero(), members: zero(), files: zero() });
-        Ok(Memory { disk, folder, shared })
+        Ok(())
+    }
+
+    /// Names runs from now on by this life of the data folder.
+    pub fn begin_life(&self, incarnation: u64) {
+        self.shared.incarnation.store(incarnation, Ordering::Relaxed);
+    }
+
+    /// Operators that are built from now on use it.
+    pub fn use_reserve(&self) -> std::io::Result<()> {
+        if !self.shared.in_use.load(Ordering::Relaxed) {
+            if !self.disk.exists(&self.folder)? {
+                self.disk.create_dir(&self.folder)?;
+            }
+            self.clear()?;
+            self.shared.in_use.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether operators are to use it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.shared.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Leaves runs for an operator that is built later.
+    pub fn give(&self, view: RelationId, node: NodeId, worker: usize, runs: Vec<Aside>) {
+        self.shared.given.lock().insert((view, node, worker), runs);
+    }
+
+    /// Forgets runs that no operator has asked for.
+    pub fn forget_given(&self) {
+        self.shared.given.lock().clear();
+    }
+
+    /// The runs that were left for an operator.
+    pub(super) fn claim(&self, owner: Owner) -> Vec<Aside> {
+        self.shared.given.lock().remove(&owner).unwrap_or_default()
     }
 
     /// Bytes that operators take of it.
@@ -111,6 +187,25 @@ impl Drop for Share {
         self.set(0);
         self.shared.members.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The entries of a kind once a change of them has come after those that there are.
+pub(super) fn entries_after(
+    there: &[Delta],
+    rows: Vec<Delta>,
+    gone: Vec<Delta>,
+    key: usize,
+) -> Result<Vec<Delta>, OperatorError> {
+    let (Some(first), false) = (rows.iter().chain(there).next(), rows.is_empty() && gone.is_empty()) else {
+        return Ok(there.to_vec());
+    };
+    let schema = first.rows.schema();
+    let keys = Arc::new(schema.project(&(0..key).collect::<Vec<_>>())?);
+    let batch = |schema: &SchemaRef, deltas: &[Delta]| Delta::concat(schema, deltas).map(|delta| delta.rows);
+    let none = batch(&keys, &[])?;
+    let before = Entries { rows: batch(&schema, there)?, gone: none };
+    let now = Entries { rows: batch(&schema, &rows)?, gone: batch(&keys, &gone)? };
+    Ok(vec![Delta::inserts(newest(vec![before], now, key)?.rows)])
 }
 
 /// The last change of each key out of several changes of entries, eldest first. `key`: how many leading columns are the key.

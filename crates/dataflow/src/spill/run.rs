@@ -2,7 +2,7 @@
 //!
 //! A file is a sequence of blocks. A block has, for some hashes in a row, all rows of each part of the operator's state,
 //! and the hashes of which nothing is left. Where blocks begin, what hashes they have and a sum of their bytes is kept in
-//! memory: a run does not outlive the process.
+//! memory. A file does not outlive the process; checkpoints have copies of its blocks, from which another is made.
 
 use std::io;
 use std::path::PathBuf;
@@ -59,6 +59,10 @@ impl Sorted {
     }
 }
 
+/// What a run is called wherever it is kept: the incarnation of the process that wrote it, and its number there. Later runs of an
+/// operator have greater names.
+pub type RunName = (u64, u64);
+
 /// Where a block is.
 #[derive(Clone, Copy)]
 struct Place {
@@ -97,10 +101,12 @@ impl Block {
 
 /// See the module.
 pub(super) struct Run {
+    pub(super) name: RunName,
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Box<dyn DiskFile>,
-    parts: usize,
+    /// Parts of the operator's state.
+    pub(super) parts: usize,
     places: Vec<Place>,
     filter: Filter,
     /// Rows of all parts.
@@ -132,6 +138,11 @@ impl Run {
 
     /// Reads a block.
     pub(super) fn block(&self, number: usize) -> Result<Block, OperatorError> {
+        self.bytes_of(number).map(|bytes| parse(bytes, self.parts))
+    }
+
+    /// A block as it stands in the file.
+    pub(super) fn bytes_of(&self, number: usize) -> Result<Vec<u8>, OperatorError> {
         let place = self.places[number];
         let mut bytes = vec![0; place.length as usize];
         let mut read = 0;
@@ -145,7 +156,7 @@ impl Run {
         if hash_bytes(&bytes) != place.sum {
             return Err(OperatorError(format!("state that was put aside in {} is damaged", self.path.display())));
         }
-        Ok(parse(bytes, self.parts))
+        Ok(bytes)
     }
 
     fn lost(&self, error: &io::Error) -> OperatorError {
@@ -164,6 +175,7 @@ impl Drop for Run {
 /// A run in the making.
 pub(super) struct Writer {
     shelf: Shelf,
+    name: RunName,
     path: PathBuf,
     file: Box<dyn DiskFile>,
     parts: usize,
@@ -179,11 +191,11 @@ pub(super) struct Writer {
 impl Writer {
     /// A run of an operator's state in so many parts, that will know about so many keys.
     pub(super) fn new(shelf: &Shelf, parts: usize, keys: usize) -> Result<Self, OperatorError> {
-        let path = shelf.name();
+        let (name, path) = shelf.name();
         let file = shelf.disk.create(&path);
         let file = file.map_err(|e| OperatorError(format!("state cannot be put aside in {}: {e}", path.display())))?;
         let (places, piece, filter) = (Vec::new(), Vec::new(), Filter::new(keys, shelf.for_filter()));
-        Ok(Writer { shelf: shelf.clone(), path, file, parts, places, filter, rows: 0, keys: 0, piece, offset: 0 })
+        Ok(Writer { shelf: shelf.clone(), name, path, file, parts, places, filter, rows: 0, keys: 0, piece, offset: 0 })
     }
 
     /// Adds rows, whose hashes are greater than all before.
@@ -222,11 +234,25 @@ impl Writer {
             self.rows += hashes.len();
         }
         put_hashes(&mut self.piece, gone);
-        let lists = || parts.iter().enumerate().map(|(i, part)| &part.hashes[from[i]..to[i]]).chain([gone]);
-        let first = lists().filter_map(|list| list.first()).min().copied().unwrap_or(0);
-        let mut hashes: Vec<u64> = lists().flatten().copied().collect();
+        let lists = parts.iter().enumerate().map(|(i, part)| &part.hashes[from[i]..to[i]]).chain([gone]);
+        self.end_block(start, lists.flatten().copied().collect())
+    }
+
+    /// Adds a block as it stood in another file.
+    pub(super) fn copy(&mut self, bytes: Vec<u8>) -> Result<(), OperatorError> {
+        let start = self.piece.len();
+        self.piece.extend_from_slice(&bytes);
+        let block = parse(bytes, self.parts);
+        let of_parts = || block.parts.iter().map(|(hashes, _)| hashes);
+        self.rows += of_parts().map(Vec::len).sum::<usize>();
+        self.end_block(start, of_parts().chain([&block.gone]).flatten().copied().collect())
+    }
+
+    /// Notes a block that begins here in the piece, and which hashes it knows.
+    fn end_block(&mut self, start: usize, mut hashes: Vec<u64>) -> Result<(), OperatorError> {
         hashes.sort_unstable();
         hashes.dedup();
+        let first = hashes.first().copied().unwrap_or(0);
         self.keys += hashes.len();
         hashes.into_iter().for_each(|hash| self.filter.add(hash));
         let bytes = &self.piece[start..];
@@ -243,10 +269,17 @@ impl Writer {
         Ok(())
     }
 
+    /// The run, by the name that it had before it was brought back.
+    pub(super) fn finish_as(mut self, name: RunName) -> Result<Run, OperatorError> {
+        self.name = name;
+        self.finish()
+    }
+
     /// The run.
     pub(super) fn finish(mut self) -> Result<Run, OperatorError> {
         self.flush()?;
         Ok(Run {
+            name: self.name,
             disk: self.shelf.disk,
             path: self.path,
             file: self.file,

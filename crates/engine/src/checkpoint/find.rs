@@ -1,6 +1,5 @@
 //! Where a start finds its checkpoint, and where the next ones go: in the data folder, or elsewhere.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemill_storage::{
@@ -39,12 +38,18 @@ pub(crate) enum NotFound {
 }
 
 /// Finds them, and takes the store over for the folder's incarnation.
-pub(crate) fn find(elsewhere: Option<&CheckpointStore>, folder: &DataFolder, log: &Log) -> Result<Found, NotFound> {
+/// About `most` bytes of what is read stay in memory.
+pub(crate) fn find(
+    elsewhere: Option<&CheckpointStore>,
+    folder: &DataFolder,
+    log: &Log,
+    most: usize,
+) -> Result<Found, NotFound> {
     let before = folder.elsewhere()?;
     let Some(elsewhere) = elsewhere else {
         return match before {
             Some(address) => Err(NotFound::Elsewhere(address)),
-            None => inside(folder),
+            None => inside(folder, most),
         };
     };
     let (now, store) = (elsewhere.address(), elsewhere.store());
@@ -57,7 +62,7 @@ pub(crate) fn find(elsewhere: Option<&CheckpointStore>, folder: &DataFolder, log
     }
     folder.set_elsewhere(now)?;
     let checkpoints = Checkpoints::open(store, folder.incarnation())?;
-    let newest = load(&checkpoints)?;
+    let newest = load(&checkpoints, most)?;
     let old = FolderStore::open(folder, INSIDE)?;
     let left = old.list("")?;
     if newest.is_some() || left.is_empty() {
@@ -67,23 +72,23 @@ pub(crate) fn find(elsewhere: Option<&CheckpointStore>, folder: &DataFolder, log
         }
         return Ok(Found { checkpoints, newest, moved: false });
     }
-    let newest = inside(folder)?.newest;
+    let newest = inside(folder, most)?.newest;
     Ok(Found { checkpoints, moved: newest.is_some(), newest })
 }
 
-fn inside(folder: &DataFolder) -> Result<Found, NotFound> {
+fn inside(folder: &DataFolder, most: usize) -> Result<Found, NotFound> {
     let store: Store = Arc::new(FolderStore::open(folder, INSIDE)?);
     let checkpoints = Checkpoints::open(store, folder.incarnation())?;
-    let newest = load(&checkpoints)?;
+    let newest = load(&checkpoints, most)?;
     Ok(Found { checkpoints, newest, moved: false })
 }
 
-/// The newest checkpoint, each file of which is read once.
-fn load(checkpoints: &Checkpoints<Store>) -> Result<Option<(Manifest, Packs)>, NotFound> {
+/// The newest checkpoint, each file of which is read.
+fn load(checkpoints: &Checkpoints<Store>, most: usize) -> Result<Option<(Manifest, Packs)>, NotFound> {
     let loaded = checkpoints.load(
-        |_| BTreeMap::new(),
-        |files, entry, bytes| {
-            files.insert(entry.name.clone(), Arc::new(bytes));
+        |manifest| Packs::new(&manifest.files, most),
+        |packs, entry, bytes| {
+            packs.keep(&entry.name, bytes);
             Ok(())
         },
     )?;
@@ -91,5 +96,5 @@ fn load(checkpoints: &Checkpoints<Store>) -> Result<Option<(Manifest, Packs)>, N
     for warning in warnings {
         tracing::warn!(%warning, "a checkpoint is damaged; an older one is used");
     }
-    Ok(checkpoint.map(|(manifest, files)| (manifest, Packs::loaded(files))))
+    Ok(checkpoint)
 }

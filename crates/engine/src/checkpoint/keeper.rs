@@ -14,10 +14,12 @@ use tidemill_storage::{Checkpoints, FileEntry, Log, Manifest, RecordNumber};
 
 use super::merge::{Loaded, changes_after, merge, with_epochs};
 use super::pack::{Packing, Packs, StoreError, read_run};
-use super::{DIRECTORY, Directory, FORMAT, Of, Run, Store};
+use super::{DIRECTORY, Directory, FORMATS, Of, Run, Store};
 
 /// Checkpoints that are kept.
 const KEEP: usize = 2;
+/// What was put aside is copied in pieces of about so many bytes.
+const PIECE: usize = 4 << 20;
 
 /// What is to be written.
 pub(crate) struct Job {
@@ -71,7 +73,8 @@ pub(crate) struct Keeper {
 type Known = BTreeMap<usize, (Arc<Delta>, Run)>;
 
 impl Keeper {
-    /// Begins with the checkpoint that was restored: its directory, its files, and the rows that are in it.
+    /// Begins with the checkpoint that was restored: its directory, its files, and the rows that are in it. About `most` bytes of older
+    /// files stay in memory while one is written.
     pub(crate) fn start(
         store: Checkpoints<Store>,
         log: Log,
@@ -79,13 +82,14 @@ impl Keeper {
         restored: Option<(Directory, Vec<FileEntry>)>,
         rows: Vec<(Arc<Delta>, Run)>,
         saving: Arc<Saving>,
+        most: usize,
         wake: Arc<dyn Fn() + Send + Sync>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
     ) -> std::io::Result<Keeper> {
         let (directory, files) = restored.unwrap_or_default();
         saving.epoch.store(directory.epoch, Ordering::Release);
         let known = rows.into_iter().map(|(delta, run)| (address(&delta), (delta, run))).collect();
-        let mut writer = Writer { store, incarnation, written: 0, runs: directory.runs, files, known };
+        let mut writer = Writer { store, incarnation, written: 0, runs: directory.runs, files, known, most };
         let (jobs, queue): (_, Receiver<Job>) = bounded(1);
         let shared = saving.clone();
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
@@ -145,6 +149,8 @@ struct Writer {
     /// Its files.
     files: Vec<FileEntry>,
     known: Known,
+    /// How many bytes of files may be held in memory.
+    most: usize,
 }
 
 /// A checkpoint in the making.
@@ -169,12 +175,13 @@ impl Writer {
         self.store.abandon();
         let mut making = Making {
             packing: Packing::new(format!("pack-{name}")),
-            packs: Packs::new(&self.files),
+            packs: Packs::new(&self.files, self.most),
             runs: BTreeMap::new(),
             rows: Vec::new(),
             complete_after: job.directory.relations.iter().map(|r| (r.relation, r.complete_after)).collect(),
         };
         self.carry_over(&job, &mut making);
+        self.add_asides(&job.saved, &mut making)?;
         self.add_state(&job.saved, &job.keys, &mut making)?;
         self.add_changes(&job.changes, |relation| Of::Changes { relation }, &mut making)?;
         self.add_changes(&job.undelivered, |sink| Of::Undelivered { sink }, &mut making)?;
@@ -186,7 +193,7 @@ impl Writer {
         let mut runs: Vec<Run> = making.runs.into_values().flatten().collect();
         runs.extend(making.rows.iter().map(|(_, run)| run.clone()));
         let used: BTreeSet<&str> = runs.iter().map(|run| run.pack.as_str()).collect();
-        job.directory.format = FORMAT;
+        job.directory.format = *FORMATS.end();
         job.directory.runs = runs.clone();
         let text = serde_json::to_vec(&job.directory).map_err(|e| StoreError::Directory(e.to_string()))?;
         files.push(self.store.put_file(&format!("{DIRECTORY}{name}"), text)?);
@@ -205,6 +212,8 @@ impl Writer {
         let objects: BTreeSet<RelationId> = job.directory.objects.iter().map(|o| o.object.id).collect();
         let replaced: BTreeSet<_> =
             job.saved.iter().filter(|s| s.whole).map(|s| (s.view, s.node, s.part, s.worker)).collect();
+        let aside: BTreeSet<_> =
+            job.saved.iter().filter(|s| s.aside.is_some()).map(|s| (s.view, s.node, s.worker)).collect();
         for run in &self.runs {
             let holds = match run.of {
                 // These are known by their address, and these are told anew.
@@ -212,13 +221,37 @@ impl Writer {
                 // Subscribers can only ask for what came after.
                 Of::Changes { relation } => relations.get(&relation).is_some_and(|after| run.until > *after),
                 Of::State { view, node, part, worker, .. } => {
-                    !job.all && objects.contains(&view) && !replaced.contains(&(view, node, part, worker))
+                    let gone = replaced.contains(&(view, node, part, worker)) || aside.contains(&(view, node, worker));
+                    !job.all && objects.contains(&view) && !gone
+                }
+                Of::Aside { view, node, worker, .. } => {
+                    !job.all && objects.contains(&view) && !aside.contains(&(view, node, worker))
                 }
             };
             if holds {
                 making.runs.entry(run.of).or_default().push(run.clone());
             }
         }
+    }
+
+    /// What operators have put aside; runs that are in a pack already stay there.
+    fn add_asides(&mut self, saved: &[Saved], making: &mut Making) -> Result<(), StoreError> {
+        for saved in saved {
+            for aside in saved.aside.iter().flatten() {
+                let Saved { view, node, worker, .. } = *saved;
+                let of = Of::Aside { view, node, worker, name: aside.name() };
+                let mut pieces: Vec<Run> = self.runs.iter().filter(|run| run.of == of).cloned().collect();
+                if pieces.is_empty() {
+                    let (packing, store) = (&mut making.packing, &mut self.store);
+                    aside.pieces(PIECE, |piece| {
+                        pieces.push(packing.add_piece(store, of, aside.keys(), &piece)?);
+                        Ok::<(), StoreError>(())
+                    })?;
+                }
+                making.runs.insert(of, pieces);
+            }
+        }
+        Ok(())
     }
 
     fn add_state(
@@ -228,7 +261,7 @@ impl Writer {
         making: &mut Making,
     ) -> Result<(), StoreError> {
         let mut by_part: BTreeMap<Of, Vec<&Saved>> = BTreeMap::new();
-        for part in saved {
+        for part in saved.iter().filter(|saved| saved.aside.is_none()) {
             let Saved { view, node, part: number, worker, .. } = *part;
             let key = keys.get(&(view, node, number)).copied().flatten();
             by_part.entry(Of::State { view, node, part: number, worker, key }).or_default().push(part);
@@ -265,7 +298,17 @@ impl Writer {
     /// Merges a run with the one before it once it is at least half as long: a row is written a logarithmic
     /// number of times.
     fn merge_runs(&mut self, making: &mut Making) -> Result<(), StoreError> {
-        let parts: Vec<Of> = making.runs.keys().copied().collect();
+        let merged = |of: &Of| !matches!(of, Of::Aside { .. });
+        let owner = |of: &Of| match *of {
+            Of::Aside { view, node, worker, .. } => Some((view, node, worker)),
+            _ => None,
+        };
+        let asides: BTreeSet<_> = making.runs.keys().filter_map(owner).collect();
+        let after_runs = |of: &Of| match *of {
+            Of::State { view, node, worker, .. } => asides.contains(&(view, node, worker)),
+            _ => false,
+        };
+        let parts: Vec<Of> = making.runs.keys().copied().filter(merged).collect();
         for of in parts {
             let Some(runs) = making.runs.get_mut(&of) else { continue };
             let mut from = runs.len().saturating_sub(1);
@@ -285,7 +328,9 @@ impl Writer {
                     None => read_run(run, &making.packs.get(&self.store, &run.pack)?)?,
                 });
             }
-            let (mut delta, gone) = merge(of, &loaded, from == 0)?;
+            // What was put aside is before all of them.
+            let eldest = from == 0 && !after_runs(&of);
+            let (mut delta, gone) = merge(of, &loaded, eldest)?;
             if let Of::Changes { relation } = of {
                 delta = changes_after(&delta, making.complete_after.get(&relation).copied().unwrap_or(0))?;
             }

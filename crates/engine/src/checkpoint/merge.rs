@@ -26,6 +26,7 @@ pub(super) fn merge(of: Of, runs: &[Loaded], eldest: bool) -> Result<Loaded, Arr
         // Changes stay as they came: a subscriber is told each epoch's.
         Of::Changes { .. } | Of::Undelivered { .. } => Ok((Delta::concat(&schema, &rows)?, None)),
         Of::Rows { .. } | Of::State { .. } => Ok((consolidate(&schema, &rows)?, None)),
+        Of::Aside { .. } => Err(ArrowError::InvalidArgumentError("what was put aside is not merged".into())),
     }
 }
 

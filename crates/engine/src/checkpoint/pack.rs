@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tidemill_dataflow::OperatorError;
 use tidemill_delta::{Delta, decode, encode};
 use tidemill_storage::{Checkpoints, FileEntry, StorageError};
 
@@ -44,7 +45,22 @@ impl Packing {
         let gone = self.bytes.len() - middle;
         let columns = delta.rows.num_columns();
         let until = if matches!(of, Of::Changes { .. }) { last_epoch(delta)? } else { 0 };
-        let run = Run { of, rows, columns, pack: self.name.clone(), at, bytes, gone, until };
+        let run = Run { of, rows, columns, pack: self.name.clone(), at, bytes, gone, until, keys: 0 };
+        self.put_if(store, LONG)?;
+        Ok(run)
+    }
+
+    /// Adds a piece of a run that was put aside.
+    pub(super) fn add_piece(
+        &mut self,
+        store: &mut Checkpoints<Store>,
+        of: Of,
+        keys: usize,
+        piece: &[u8],
+    ) -> Result<Run, StoreError> {
+        let (at, bytes) = (self.bytes.len(), piece.len());
+        self.bytes.extend_from_slice(piece);
+        let run = Run { of, rows: 0, columns: 0, pack: self.name.clone(), at, bytes, gone: 0, until: 0, keys };
         self.put_if(store, LONG)?;
         Ok(run)
     }
@@ -94,28 +110,36 @@ pub(crate) enum StoreError {
     Storage(#[from] StorageError),
     #[error("a run cannot be read: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     #[error("the directory names a run that is not in its pack")]
     Run,
     #[error("the directory cannot be read: {0}")]
     Directory(String),
 }
 
-/// Packs that were read, by name.
+/// Packs by name, some of which are in memory.
 pub(crate) struct Packs {
     entries: BTreeMap<String, FileEntry>,
     read: BTreeMap<String, Arc<Vec<u8>>>,
+    /// How many bytes may be in memory, and how many are.
+    most: usize,
+    held: usize,
 }
 
 impl Packs {
-    /// The packs of a manifest; none is read yet.
-    pub(crate) fn new(files: &[FileEntry]) -> Self {
+    /// The packs of a manifest, of which about so many bytes are kept in memory once they are read; none is yet.
+    pub(crate) fn new(files: &[FileEntry], most: usize) -> Self {
         let entries = files.iter().map(|file| (file.name.clone(), file.clone())).collect();
-        Packs { entries, read: BTreeMap::new() }
+        Packs { entries, read: BTreeMap::new(), most, held: 0 }
     }
 
-    /// Packs that were read already, all of them.
-    pub(crate) fn loaded(read: BTreeMap<String, Arc<Vec<u8>>>) -> Self {
-        Packs { entries: BTreeMap::new(), read }
+    /// Keeps a pack that was read, if there is room.
+    pub(crate) fn keep(&mut self, name: &str, bytes: Vec<u8>) {
+        if self.held + bytes.len() <= self.most {
+            self.held += bytes.len();
+            self.read.insert(name.to_owned(), Arc::new(bytes));
+        }
     }
 
     /// A pack's bytes.
@@ -124,9 +148,21 @@ impl Packs {
             return Ok(bytes.clone());
         }
         let bytes = Arc::new(store.get_file(self.entries.get(name).ok_or(StoreError::Run)?)?);
+        // What is asked for next is mostly in the same pack.
+        while self.held + bytes.len() > self.most
+            && let Some((_, eldest)) = self.read.pop_first()
+        {
+            self.held -= eldest.len();
+        }
+        self.held += bytes.len();
         self.read.insert(name.to_owned(), bytes.clone());
         Ok(bytes)
     }
+}
+
+/// A piece of a run that was put aside, out of its pack.
+pub(crate) fn piece_of<'a>(run: &Run, pack: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    pack.get(run.at..run.at.saturating_add(run.bytes)).ok_or(StoreError::Run)
 }
 
 /// A run out of its pack: the rows, and for entries the keys that have none any more.

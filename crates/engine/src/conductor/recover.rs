@@ -34,6 +34,7 @@ impl Conductor {
         let began = self.shared.env.monotonic_nanos();
         let folder = DataFolder::open(&self.shared.env, &data.folder).map_err(failed)?;
         self.shared.incarnation.store(folder.incarnation(), Ordering::Relaxed);
+        self.shared.memory.iter().for_each(|memory| memory.begin_life(folder.incarnation()));
         let opened = self.open_log(&folder)?;
         if let Some(torn) = &opened.torn {
             tracing::warn!(
@@ -42,7 +43,8 @@ impl Conductor {
             );
         }
         let Opened { log, writer, .. } = opened;
-        let Found { checkpoints, newest, moved } = find(data.checkpoints.as_ref(), &folder, &log).map_err(failed)?;
+        let Found { checkpoints, newest, moved } =
+            find(data.checkpoints.as_ref(), &folder, &log, self.bytes_of_packs()).map_err(failed)?;
         let writer = writer.spawn().map_err(failed)?;
         *self.shared.log.lock() = Some(log.clone());
         self.repeating = true;
@@ -65,6 +67,11 @@ impl Conductor {
             "restored what was there"
         );
         Ok(())
+    }
+
+    /// How many bytes of a checkpoint's files may be in memory while it is read or written.
+    fn bytes_of_packs(&self) -> usize {
+        self.shared.config.spill.as_ref().map_or(usize::MAX / 2, |spill| spill.state_bytes / 2)
     }
 
     fn open_log(&self, folder: &DataFolder) -> Result<Opened, SqlError> {
@@ -92,9 +99,18 @@ impl Conductor {
         };
         let fatal: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(end_process);
         let wake = self.shared.waker();
-        let keeper =
-            Keeper::start(checkpoints, log.clone(), incarnation, known, rows, self.shared.saving.clone(), wake, fatal)
-                .map_err(failed)?;
+        let keeper = Keeper::start(
+            checkpoints,
+            log.clone(),
+            incarnation,
+            known,
+            rows,
+            self.shared.saving.clone(),
+            self.bytes_of_packs(),
+            wake,
+            fatal,
+        )
+        .map_err(failed)?;
         let every = u64::try_from(data.checkpoint_every.as_nanos()).unwrap_or(u64::MAX);
         let ticker = tick(self.shared.waker(), data.checkpoint_every).map_err(failed)?;
         self.durable = Some(Durable {

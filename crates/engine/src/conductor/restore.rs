@@ -1,11 +1,13 @@
 //! Bringing a checkpoint back: definitions, rows, recent changes, and state for as many workers as there are now.
 
+mod asides;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Schema, UInt64Type};
-use tidemill_dataflow::{Command, Feed, Packet, saved_shapes};
+use tidemill_dataflow::{Command, Feed, Memory, Packet};
 use tidemill_delta::{Delta, Epoch, relaxed};
 use tidemill_plan::RelationId;
 use tidemill_sql::{OnConflict, SqlError};
@@ -16,7 +18,7 @@ use super::Conductor;
 use super::cut::Cut;
 use super::durable::plan_hash;
 use super::recover::failed;
-use crate::checkpoint::{DIRECTORY, Directory, FORMAT, Of, Packs, Run, SavedSink, Store, newest_entries, read_run};
+use crate::checkpoint::{DIRECTORY, Directory, FORMATS, Of, Packs, Run, SavedSink, Store, newest_entries, read_run};
 use crate::define::{Made, make};
 use crate::journal::Object;
 use crate::table::TableChange;
@@ -41,10 +43,10 @@ impl Conductor {
         let directory = directory.ok_or_else(|| failed("the last checkpoint has no directory"))?;
         let text = packs.get(store, &directory.name).map_err(failed)?;
         let directory: Directory = serde_json::from_slice(&text).map_err(failed)?;
-        if directory.format != FORMAT {
-            let found = directory.format;
+        if !FORMATS.contains(&directory.format) {
+            let (found, last) = (directory.format, FORMATS.end());
             return Err(failed(format!(
-                "the last checkpoint has format {found}, and this program reads format {FORMAT}"
+                "the last checkpoint has format {found}, and this program reads formats up to {last}"
             )));
         }
         let mut runs: BTreeMap<Of, Vec<&Run>> = BTreeMap::new();
@@ -67,8 +69,12 @@ impl Conductor {
         self.reached = directory.reached.iter().copied().collect();
         cut.begin.watermarks = directory.in_force.clone();
         directory.counts.iter().for_each(|counts| self.set_counts(*counts));
+        let asides = self.restore_asides(&mut cut, &directory, (store, &mut packs), &runs)?;
         let mut rows = Vec::new();
         for (of, runs) in &runs {
+            if matches!(of, Of::Aside { .. }) {
+                continue;
+            }
             let mut read = |run: &Run| -> Result<_, SqlError> {
                 let pack = packs.get(store, &run.pack).map_err(failed)?;
                 read_run(run, &pack).map_err(failed)
@@ -89,15 +95,17 @@ impl Conductor {
                     }
                 }
                 // The sinks have it already.
-                Of::Undelivered { .. } => {}
+                Of::Undelivered { .. } | Of::Aside { .. } => {}
                 Of::State { view, node, part, key, worker } => {
                     let saved_by = (directory.workers == self.workers()).then_some(worker);
-                    self.load(&mut cut, (view, node, part), (key, saved_by), &loaded)?;
+                    let after_runs = asides.contains(&(view, node));
+                    self.load(&mut cut, (view, node, part), (key, saved_by, after_runs), &loaded)?;
                 }
             }
         }
         self.restore_shown(&directory)?;
         self.begin_restored(cut);
+        self.shared.memory.iter().for_each(Memory::forget_given);
         Ok(Restored { files: manifest.files.clone(), directory, rows })
     }
 
@@ -195,18 +203,21 @@ impl Conductor {
         &mut self,
         cut: &mut Cut,
         (view, node, part): (RelationId, usize, usize),
-        (key, saved_by): (Option<usize>, Option<usize>),
+        (key, saved_by, after_runs): (Option<usize>, Option<usize>, bool),
         runs: &[(Delta, Option<Delta>)],
     ) -> Result<(), SqlError> {
-        let Some(spec) = self.specs.get(&view).filter(|_| !self.failed.contains(&view)) else { return Ok(()) };
-        let shapes = saved_shapes(spec).map_err(failed)?;
-        let shape = shapes.get(node).and_then(|parts| parts.get(part));
+        let Some(shapes) = self.saved_shapes_of(view, node)? else { return Ok(()) };
+        let shape = shapes.get(part);
         let placement = &shape.ok_or_else(|| failed("the checkpoint has state that no operator keeps"))?.placement;
         let rows = match key {
-            Some(key) => vec![newest_entries(runs, key).map_err(failed)?.0],
-            None => runs.iter().map(|(rows, _)| rows.clone()).collect(),
+            Some(key) => {
+                let (rows, gone) = newest_entries(runs, key).map_err(failed)?;
+                // Only what is on disk can have entries of keys that have none any more.
+                if after_runs { vec![(part, rows), (shapes.len() + part, gone)] } else { vec![(part, rows)] }
+            }
+            None => runs.iter().map(|(rows, _)| (part, rows.clone())).collect(),
         };
-        for rows in rows {
+        for (part, rows) in rows {
             for (worker, delta) in placement.share_out(&rows, self.workers(), saved_by).map_err(failed)? {
                 cut.packets.push((worker, Packet::Load { view, node, part, delta }));
             }

@@ -42,7 +42,7 @@ impl Restarting {
         let data = Data { checkpoint_every: Duration::from_millis(every), ..Data::new(self.folder.path()) };
         let workers = 1 + self.random.below(3);
         // Sometimes no state stays in memory from one step to the next.
-        let spill = (self.random.below(3) == 0).then(|| Spill { folder: self.spill.path().into(), state_bytes: 0 });
+        let spill = (self.random.below(2) == 0).then(|| Spill { folder: self.spill.path().into(), state_bytes: 0 });
         self.database = Some(Embedded::with(Config { workers, data: Some(data), spill, ..Config::default() }));
     }
 
