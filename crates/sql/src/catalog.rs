@@ -83,6 +83,8 @@ pub struct Retention {
     pub age: Option<Micros>,
     /// How many rows may stay.
     pub rows: Option<u64>,
+    /// How many bytes the values of the rows that stay may take.
+    pub bytes: Option<u64>,
 }
 
 /// A column computed from the others when a row arrives.

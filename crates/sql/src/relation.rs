@@ -260,7 +260,7 @@ impl Columns<'_> {
     }
 
     fn retention(&self, options: &RetentionOptions) -> Result<Retention, SqlError> {
-        let RetentionOptions { column: name, position, age, rows } = options;
+        let RetentionOptions { column: name, position, age, rows, bytes } = options;
         let Some(column) = self.fields.iter().position(|field| field.name() == name) else {
             let message = format!("column \"{name}\" named in retention_column does not exist");
             return Err(SqlError::new(state::UNDEFINED_COLUMN, message).at(*position));
@@ -272,7 +272,7 @@ impl Columns<'_> {
             let message = format!("retention_column must be a timestamp or date that is NOT NULL, not {found}");
             return Err(SqlError::new(state::DATATYPE_MISMATCH, message).at(*position));
         }
-        Ok(Retention { column, age: *age, rows: *rows })
+        Ok(Retention { column, age: *age, rows: *rows, bytes: *bytes })
     }
 
     fn event_time(&self, name: &str, expr: &ast::Expr) -> Result<EventTime, SqlError> {

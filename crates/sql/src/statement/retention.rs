@@ -1,5 +1,6 @@
 //! The `WITH` options that say which of a table's rows go by themselves.
 
+use bytesize::ByteSize;
 use tidemill_delta::Micros;
 
 use super::options::Given;
@@ -10,7 +11,7 @@ use crate::{SqlError, state};
 const LONGEST_DAYS: f64 = 36_525.0;
 const DAY: f64 = 86_400e6;
 
-/// `retention`, `retention_rows` and `retention_column`.
+/// `retention`, `retention_rows`, `retention_size` and `retention_column`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetentionOptions {
     /// The column that tells how old a row is.
@@ -21,6 +22,8 @@ pub struct RetentionOptions {
     pub age: Option<Micros>,
     /// How many rows may stay.
     pub rows: Option<u64>,
+    /// How many bytes the values of the rows that stay may take.
+    pub bytes: Option<u64>,
 }
 
 /// Takes what is about retention out of a definition's options.
@@ -33,8 +36,10 @@ pub(super) fn take_retention(
         let at = options.iter().position(|option| option.key == key)?;
         Some(options.remove(at))
     };
-    let (age, rows, column) = (take("retention"), take("retention_rows"), take("retention_column"));
-    let Some(first) = age.as_ref().or(rows.as_ref()).or(column.as_ref()) else { return Ok(None) };
+    let (age, rows, size) = (take("retention"), take("retention_rows"), take("retention_size"));
+    let column = take("retention_column");
+    let limits = || [&age, &rows, &size].into_iter().flatten();
+    let Some(first) = limits().chain(&column).next() else { return Ok(None) };
     if source {
         return Err(refused(first, "the rows of a source are not kept, so none can go"));
     }
@@ -45,16 +50,18 @@ pub(super) fn take_retention(
         )
         .hint("Leave out WATERMARK FOR, or retention."));
     }
-    let Some(column) = column else {
+    let Some(column) = &column else {
         return Err(refused(first, "retention needs a column that tells how old a row is")
             .hint("Add retention_column = '...', a timestamp or date that is NOT NULL."));
     };
-    if age.is_none() && rows.is_none() {
-        return Err(refused(&column, "retention_column is of use only beside retention or retention_rows"));
+    if limits().next().is_none() {
+        let message = "retention_column is of use only beside retention, retention_rows or retention_size";
+        return Err(refused(column, message));
     }
-    let age = age.map(|option| duration(&option)).transpose()?;
-    let rows = rows.map(|option| count(&option)).transpose()?;
-    Ok(Some(RetentionOptions { position: column.position, column: column.value, age, rows }))
+    let age = age.as_ref().map(duration).transpose()?;
+    let rows = rows.as_ref().map(count).transpose()?;
+    let bytes = size.as_ref().map(size_of).transpose()?;
+    Ok(Some(RetentionOptions { position: column.position, column: column.value.clone(), age, rows, bytes }))
 }
 
 fn duration(option: &Given) -> Result<Micros, SqlError> {
@@ -84,6 +91,15 @@ fn count(option: &Given) -> Result<u64, SqlError> {
     })
 }
 
+fn size_of(option: &Given) -> Result<u64, SqlError> {
+    let size = option.value.trim().parse::<ByteSize>().map_or(0, |size| size.as_u64());
+    if size > 0 {
+        return Ok(size);
+    }
+    Err(refused(option, &format!("\"{}\" is no size", option.value))
+        .hint("Write '500 MB', '10 GiB' or a number of bytes."))
+}
+
 fn refused(option: &Given, message: &str) -> SqlError {
     SqlError::new(state::INVALID_PARAMETER_VALUE, message).at(option.position)
 }
@@ -97,7 +113,7 @@ mod tests {
     fn options_about_retention() {
         let created = |rest: &str| match parse(&format!("CREATE TABLE t (ts timestamp NOT NULL) WITH ({rest})")) {
             Ok(mut all) => match all.remove(0).kind {
-                StatementKind::CreateRelation(create) => create.retention.map(|r| (r.column, r.age, r.rows)),
+                StatementKind::CreateRelation(create) => create.retention.map(|r| (r.column, r.age, r.rows, r.bytes)),
                 other => panic!("{other:?}"),
             },
             Err(error) => panic!("{rest}: {error}"),
@@ -111,9 +127,13 @@ mod tests {
             ("90 seconds", 90_000_000),
         ] {
             let all = format!("retention_column = 'ts', retention = '{text}'");
-            assert_eq!(created(&all), Some((ts(), Some(age), None)), "{text}");
+            assert_eq!(created(&all), Some((ts(), Some(age), None, None)), "{text}");
         }
-        assert_eq!(created("retention_rows = 1000, retention_column = ts"), Some((ts(), None, Some(1000))));
+        assert_eq!(created("retention_rows = 1000, retention_column = ts"), Some((ts(), None, Some(1000), None)));
+        for (text, bytes) in [("10 GiB", 10 << 30), ("500MB", 500_000_000), ("4096", 4096)] {
+            let all = format!("retention_size = '{text}', retention_column = ts");
+            assert_eq!(created(&all), Some((ts(), None, None, Some(bytes))), "{text}");
+        }
         for (sql, message, at) in [
             ("TABLE t (ts timestamp) WITH (retention = '1 day')", "needs a column", "'1 day')"),
             ("TABLE t (ts timestamp) WITH (retention_column = ts)", "only beside retention", "ts)"),
@@ -125,6 +145,8 @@ mod tests {
                 "'1000 years')",
             ),
             ("TABLE t (ts date) WITH (retention_column = ts, retention_rows = 0)", "no number of rows", "0)"),
+            ("TABLE t (ts date) WITH (retention_column = ts, retention_size = 'large')", "no size", "'large')"),
+            ("TABLE t (ts date) WITH (retention_column = ts, retention_size = '0 GB')", "no size", "'0 GB')"),
             ("TABLE t (ts timestamp, WATERMARK FOR ts AS ts) WITH (retention = '1 day')", "only grows", "'1 day')"),
             ("SOURCE t (ts timestamp) WITH (retention = '1 day')", "are not kept", "'1 day')"),
         ] {

@@ -25,7 +25,7 @@ pub(super) fn take_time_options(
             }
             other => {
                 let message = format!(
-                    "a table has no option \"{other}\"; there are: future_fence, retention, retention_rows, retention_column"
+                    "a table has no option \"{other}\"; there are: future_fence, retention, retention_rows, retention_size, retention_column"
                 );
                 return Err(refused(&option, &message));
             }

@@ -44,6 +44,14 @@ pub enum Kind {
     Transfers,
     /// Rows without a key and events, in transactions.
     Bag,
+    /// Sales with their lines, which come and go together.
+    Sales,
+}
+
+/// A day of the spring of 1995, by its number.
+fn date(number: i64) -> String {
+    let (month, day) = (2 + number / 28, 1 + number % 28);
+    format!("1995-{month:02}-{day:02}")
 }
 
 /// A client's book.
@@ -134,6 +142,7 @@ impl Book {
             Kind::Events => self.events(),
             Kind::Transfers => self.transfers(op),
             Kind::Bag => self.bag(),
+            Kind::Sales => self.sales(),
         }
     }
 
@@ -334,6 +343,48 @@ impl Book {
                 .collect();
             statements.push(format!("INSERT INTO {table} VALUES {}", values.join(", ")));
             effect.extend(rows.into_iter().map(|(_, _, row)| row));
+        }
+        self.in_transaction(statements, effect, None)
+    }
+
+    fn sales(&mut self) -> Op {
+        let (w, mut statements, mut effect) = (self.client, Vec::new(), Vec::new());
+        let there = self.rows.keys().filter(|key| key.0 == "sales").count();
+        let deletes = there > 150 || (there > 20 && self.below(3) == 0);
+        if deletes {
+            for (sale, _) in self.some_of("sales", 12) {
+                effect.push((("sales", sale), None));
+                let of_sale = self.rows.range(("lines", sale * 10)..("lines", sale * 10 + 10));
+                effect.extend(of_sale.map(|(key, _)| (*key, None)));
+            }
+            let list = |table: &str| {
+                let ids = effect.iter().filter(|((of, _), _)| *of == table).map(|((_, id), _)| id.to_string());
+                ids.collect::<Vec<_>>().join(", ")
+            };
+            statements.push(format!("DELETE FROM lines WHERE id IN ({})", list("lines")));
+            statements.push(format!("DELETE FROM sales WHERE w = {w} AND id IN ({})", list("sales")));
+        } else {
+            let (mut sales, mut lines) = (Vec::new(), Vec::new());
+            for _ in 0..1 + self.below(6) {
+                let (sale, mut total) = (self.number(), 0);
+                let day = self.below(60);
+                for number in 0..1 + self.below(7) {
+                    let (quantity, price) = (1 + self.below(50), 100 + self.below(90_000));
+                    total += price;
+                    let (id, discount) = (sale * 10 + number, self.below(11));
+                    let shipped = date(day + 1 + self.below(40));
+                    let price = format!("{}.{:02}", price / 100, price % 100);
+                    lines.push(format!("({w}, {id}, {sale}, {quantity}, {price}, 0.{discount:02}, '{shipped}')"));
+                    let row = format!("{w}|{id}|{sale}|{quantity}|{price}|0.{discount:02}|{shipped}");
+                    effect.push((("lines", id), Some(row)));
+                }
+                let (customer, day, total) =
+                    (self.below(NAMES), date(day), format!("{}.{:02}", total / 100, total % 100));
+                sales.push(format!("({w}, {sale}, {customer}, '{day}', {total})"));
+                effect.push((("sales", sale), Some(format!("{w}|{sale}|{customer}|{day}|{total}"))));
+            }
+            statements.push(format!("INSERT INTO sales VALUES {}", sales.join(", ")));
+            statements.push(format!("INSERT INTO lines VALUES {}", lines.join(", ")));
         }
         self.in_transaction(statements, effect, None)
     }

@@ -34,7 +34,8 @@ pub const PHASES: [&str; 11] = [
 ];
 
 /// Clients that write.
-const WRITERS: [Kind; 6] = [Kind::Orders, Kind::Orders, Kind::Events, Kind::Transfers, Kind::Bag, Kind::Transfers];
+const WRITERS: [Kind; 7] =
+    [Kind::Orders, Kind::Orders, Kind::Events, Kind::Transfers, Kind::Bag, Kind::Transfers, Kind::Sales];
 
 /// How often checkpoints are taken, a folder at a time.
 const CHECKPOINTS: [&str; 4] = ["200ms", "50ms", "200ms", "1500ms"];

@@ -1,12 +1,14 @@
 //! What the clients of the tables work with: tables, views of every kind, and views that come and go.
 
 /// The tables. In each of them `w` is the client whose row it is; no other touches it.
-pub const TABLES: [&str; 7] = [
+pub const TABLES: [&str; 9] = [
     "CREATE TABLE customers (w int, id int PRIMARY KEY, name text, region text)",
     "CREATE TABLE transfers (w int, id bigint PRIMARY KEY, source int NOT NULL, target int NOT NULL, amount bigint NOT NULL)",
     "CREATE TABLE audit (w int, op bigint, note text, amount bigint)",
     "CREATE TABLE orders (w int, id bigint PRIMARY KEY, customer int, item text, quantity int, price numeric(10, 2), divisor int)",
     "CREATE TABLE bag (w int, k int, v int)",
+    "CREATE TABLE sales (w int, id bigint PRIMARY KEY, customer int, day date, total numeric(12, 2))",
+    "CREATE TABLE lines (w int, id bigint PRIMARY KEY, sale bigint, quantity int, price numeric(12, 2), discount numeric(3, 2), shipped date)",
     "CREATE TABLE events (w int, n bigint, i int, ms bigint, at timestamp, kind text, value int,
         WATERMARK FOR at AS at - INTERVAL '2 seconds')",
     // Its late rows are let in now and then.
@@ -15,12 +17,14 @@ pub const TABLES: [&str; 7] = [
 ];
 
 /// What is compared of each table: name, and columns.
-pub const COMPARED: [(&str, &str); 7] = [
+pub const COMPARED: [(&str, &str); 9] = [
     ("customers", "w, id, name, region"),
     ("transfers", "w, id, source, target, amount"),
     ("audit", "w, op, note, amount"),
     ("orders", "w, id, customer, item, quantity, price, divisor"),
     ("bag", "w, k, v"),
+    ("sales", "w, id, customer, day, total"),
+    ("lines", "w, id, sale, quantity, price, discount, shipped"),
     ("events", "w, n, i, ms, kind, value"),
     ("clicks", "w, n, i, ms, kind, value"),
 ];
@@ -46,6 +50,21 @@ pub const VIEWS: &[(&str, &str)] = &[
         "lists",
         "SELECT k, array_agg(v ORDER BY v) AS list, string_agg(CAST(v AS text), ',' ORDER BY v) AS text
          FROM bag GROUP BY k",
+    ),
+    // TPC-H's queries 3 and 18, over sales that come and go as its refresh functions have it.
+    (
+        "shipping",
+        "SELECT l.sale, sum(l.price * (1 - l.discount)) AS revenue, s.day
+         FROM customers c, sales s, lines l
+         WHERE c.region = 'r1' AND c.id = s.customer AND l.sale = s.id AND s.day < DATE '1995-03-15' AND l.shipped > DATE '1995-03-15'
+         GROUP BY l.sale, s.day ORDER BY revenue DESC, s.day, l.sale LIMIT 10",
+    ),
+    (
+        "large_sales",
+        "SELECT c.name, c.id AS customer, s.id, s.day, s.total, sum(l.quantity) AS quantity
+         FROM customers c, sales s, lines l
+         WHERE s.id IN (SELECT sale FROM lines GROUP BY sale HAVING sum(quantity) > 150) AND c.id = s.customer AND s.id = l.sale
+         GROUP BY c.name, c.id, s.id, s.day, s.total ORDER BY s.total DESC, s.day, s.id LIMIT 30",
     ),
     ("rollup", "SELECT region, name, count(*) AS n FROM customers GROUP BY ROLLUP (region, name)"),
     (
@@ -151,7 +170,7 @@ pub const FINAL: &[(&str, &str)] = &[
 pub const UNVERIFIED: [&str; 1] = ["shares"];
 
 /// Those that are subscribed to.
-pub const WATCHED: [&str; 10] = [
+pub const WATCHED: [&str; 11] = [
     "balances",
     "clicked_most",
     "total",
@@ -162,6 +181,7 @@ pub const WATCHED: [&str; 10] = [
     "final_tumbled",
     "final_sessions",
     "faulty",
+    "large_sales",
 ];
 
 /// Queries of views that come and go.
