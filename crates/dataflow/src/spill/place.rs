@@ -4,6 +4,8 @@
 //! keys that were made at about the same time (orders, sessions, events with running numbers), and are usually touched at about the
 //! same time, share blocks. Keys without such columns have the whole hash. Two keys with the same number are put aside and read back
 //! together, which is right, and rare: both parts of it must be the same.
+//!
+//! Checkpoints have runs with these numbers: to compute them in another way is a new version of their format.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch};
 use arrow::datatypes::{
