@@ -114,8 +114,9 @@ def main():
     parser.add_argument("--batch", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--every", default="2s")
+    parser.add_argument("--runs", type=int, default=2)
     arguments = parser.parse_args()
-    for _ in range(2):
+    for _ in range(arguments.runs):
         measure(arguments, False)
         measure(arguments, True)
 

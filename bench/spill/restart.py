@@ -2,20 +2,20 @@
 """A server whose state is many times its memory: is killed, started again, and asked about what it had.
 
 usage: restart.py TIDEMILL [--rows 40000000] [--memory 512MB] [--cgroup FOLDER]
-Joins two sources of so many rows, and keeps one of them for a table whose rows come when all is read. With --cgroup (which has to be there, and
+Joins two sources of so many rows, counts the groups of a third one, and keeps a fourth one for a table whose rows come when all is read. With --cgroup (which has to be there, and
 have its limit) the server runs in that group. Says what each step took; fails if an answer is wrong.
 """
 import argparse, json, os, re, shutil, subprocess, sys, tempfile, time, urllib.request
 
-DEFINE = """
-CREATE TABLE probe (k bigint);
-CREATE SOURCE a (k bigint, v bigint) WITH (connector = 'datagen', rows = {rows}, seed = 1, "fields.k.kind" = 'sequence', "fields.v.min" = 0, "fields.v.max" = 1000);
-CREATE SOURCE b (k bigint, v bigint) WITH (connector = 'datagen', rows = {rows}, seed = 2, "fields.k.kind" = 'sequence', "fields.v.min" = 0, "fields.v.max" = 1000);
+# A source is read by the view that is there when it begins.
+SOURCE = """CREATE SOURCE {name} (k bigint, v bigint)
+WITH (connector = 'datagen', rows = {rows}, seed = 1, "fields.k.kind" = 'sequence', "fields.v.min" = 0, "fields.v.max" = 1000)"""
+DEFINE = """CREATE TABLE probe (k bigint);
 CREATE MATERIALIZED VIEW joined AS
 SELECT count(*) AS pairs, min(a.k) AS first, max(b.k) AS last, count(*) FILTER (WHERE a.k <> b.k) AS wrong FROM a JOIN b ON a.k = b.k;
 CREATE MATERIALIZED VIEW grouped AS
-SELECT count(*) AS groups, sum(n) AS rows, min(n) AS least, max(n) AS most FROM (SELECT k % {third} AS g, count(*) AS n FROM b GROUP BY 1) AS x;
-CREATE MATERIALIZED VIEW probed AS SELECT count(*) AS n, min(a.k) AS first, max(a.k) AS last FROM probe JOIN a ON a.k = probe.k"""
+SELECT count(*) AS groups, sum(n) AS rows, min(n) AS least, max(n) AS most FROM (SELECT k % {third} AS g, count(*) AS n FROM c GROUP BY 1) AS x;
+CREATE MATERIALIZED VIEW probed AS SELECT count(*) AS n, min(d.k) AS first, max(d.k) AS last FROM probe JOIN d ON d.k = probe.k"""
 
 
 class Server:
@@ -76,10 +76,11 @@ def main():
     folder = tempfile.mkdtemp(dir=os.environ.get("TMPDIR"))
     server = Server(arguments, folder)
     began = time.time()
-    server.sql(DEFINE.format(rows=rows, third=third))
+    sources = [SOURCE.format(name=name, rows=rows) for name in "abcd"]
+    server.sql(";\n".join([*sources, DEFINE.format(third=third)]))
     wait(server, lambda: all(row[1] == "ended" for row in server.sql("SHOW SOURCES")))
     took = time.time() - began
-    print(f"read 2 x {rows} rows in {took:.1f} s, most resident {server.resident():.0f} MiB", flush=True)
+    print(f"read 4 x {rows} rows in {took:.1f} s, most resident {server.resident():.0f} MiB", flush=True)
 
     def right(server):
         joined, grouped = server.sql("SELECT * FROM joined")[0], server.sql("SELECT * FROM grouped")[0]
@@ -88,9 +89,11 @@ def main():
         if found != wanted:
             sys.exit(f"{found}, not {wanted}")
 
+    # What was read before is published before this.
+    server.sql("INSERT INTO probe VALUES (-1)")
     right(server)
     written = server.metric("tidemill_checkpoints_total")
-    server.sql("INSERT INTO probe VALUES (-1)")
+    server.sql("INSERT INTO probe VALUES (-2)")
     wait(server, lambda: server.metric("tidemill_checkpoints_total") > written)
     print(f"checkpoint after {time.time() - began:.1f} s; on disk: checkpoints {size(folder + '/data/checkpoints'):.2f} GiB, "
           f"spill {size(folder + '/data/spill'):.2f} GiB; most resident {server.resident():.0f} MiB", flush=True)

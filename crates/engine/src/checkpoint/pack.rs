@@ -11,7 +11,7 @@ use super::merge::last_epoch;
 use super::{Of, Run, Store};
 
 /// A pack that has become longer than this is put away, and the next one begun.
-const LONG: usize = 64 << 20;
+const LONG: usize = 16 << 20;
 
 /// Packs in the making.
 pub(super) struct Packing {

@@ -71,7 +71,7 @@ impl Conductor {
 
     /// How many bytes of a checkpoint's files may be in memory while it is read or written.
     fn bytes_of_packs(&self) -> usize {
-        self.shared.config.spill.as_ref().map_or(usize::MAX / 2, |spill| spill.state_bytes / 2)
+        self.shared.config.spill.as_ref().map_or(usize::MAX / 2, |spill| spill.state_bytes / 8)
     }
 
     fn open_log(&self, folder: &DataFolder) -> Result<Opened, SqlError> {
