@@ -27,7 +27,7 @@ pub struct Arguments {
     #[command(flatten)]
     server: Server,
     /// Statements to run instead of a prompt.
-    #[arg(short, long, value_name = "SQL")]
+    #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     command: Vec<String>,
     /// How rows are printed.
     #[arg(long, value_enum, default_value_t)]

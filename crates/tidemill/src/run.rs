@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(value_name = "FILE", required_unless_present = "command")]
     files: Vec<PathBuf>,
     /// Statements to run after the files'.
-    #[arg(short, long, value_name = "SQL")]
+    #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     command: Vec<String>,
     /// How rows are printed.
     #[arg(long, value_enum, default_value_t)]
