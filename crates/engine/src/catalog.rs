@@ -41,7 +41,12 @@ impl CatalogState {
 
     pub(crate) fn remove(&mut self, id: RelationId) {
         if let Some(relation) = self.by_id.remove(&id) {
-            self.names.remove(&(relation.namespace.clone(), relation.name.clone()));
+            let name = (relation.namespace.clone(), relation.name.clone());
+            // While one replaces another both have it.
+            match self.by_id.values().find(|other| other.namespace == name.0 && other.name == name.1) {
+                Some(other) => drop(self.names.insert(name, other.clone())),
+                None => drop(self.names.remove(&name)),
+            }
         }
         self.sinks.retain(|_, sink| sink.id != id);
         self.reads.remove(&id);

@@ -32,6 +32,7 @@ use self::catch_up::CatchUp;
 use self::durable::{Durable, Logged};
 use self::rebuild::Rebuild;
 pub(crate) use self::repair::{LateRows, Repair, ResumedSink};
+use crate::catalog::CatalogState;
 use crate::engine::Inner;
 use crate::event_time::Prepared;
 use crate::journal::Object;
@@ -44,6 +45,10 @@ use crate::table::{PrimaryKey, TableChange};
 /// An answer for whoever asked.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, SqlError>>;
 
+/// What a definition or a removal changes in the catalog, once it holds. The lock on definitions goes with it, whether or not whoever
+/// asked still waits.
+pub(crate) type Entering = Box<dyn FnOnce(&mut CatalogState) + Send>;
+
 /// What the conductor is asked to do.
 pub(crate) enum Request {
     /// Changes of tables, all in one epoch or none.
@@ -55,7 +60,7 @@ pub(crate) enum Request {
     /// A new object.
     Define(Box<Define>),
     /// Objects go, dependents first.
-    Drop { ids: Vec<RelationId>, reply: Reply<()> },
+    Drop { ids: Vec<RelationId>, enter: Entering, reply: Reply<()> },
     /// What went wrong is put right.
     Repair(Repair),
     /// Sources begin to read.
@@ -79,6 +84,7 @@ pub(crate) struct Define {
     pub(crate) source: Option<Arc<dyn Source>>,
     /// A sink, its name, and whose changes it takes.
     pub(crate) sink: Option<(RelationId, String, RelationId, Box<dyn Sink>)>,
+    pub(crate) enter: Entering,
     pub(crate) reply: Reply<()>,
 }
 
@@ -92,11 +98,11 @@ struct InFlight {
     /// Whoever only waits until it is durable.
     early: Vec<Reply<Epoch>>,
     /// Whoever waits for a definition or a removal.
-    defined: Vec<Reply<()>>,
+    defined: Vec<(Entering, Reply<()>)>,
     /// Sinks that are new: nothing is delivered before their definition is durable.
     sinks: Vec<RelationId>,
     /// Sinks that were dropped, and whoever waits for their end.
-    dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
+    dropped: Vec<(Vec<RunningSink>, Entering, Reply<()>)>,
     /// Where the journal has it.
     logged: Logged,
     /// The watermarks that moved with it.
@@ -111,6 +117,7 @@ struct InFlight {
 /// How a view's creator is told.
 struct Waiting {
     view: RelationId,
+    enter: Entering,
     reply: Reply<()>,
 }
 
@@ -154,6 +161,10 @@ pub(crate) struct Conductor {
     removals: Vec<RelationId>,
     catching_up: BTreeMap<RelationId, CatchUp>,
     waiting: Vec<Waiting>,
+    /// Views that were being created, and are not to be any more: they failed, or nobody waits for them.
+    abandoned: Vec<RelationId>,
+    /// Views, each with what is beside it, that others have taken the place of.
+    replaced: Vec<Vec<RelationId>>,
     /// What has been defined, in that order.
     objects: BTreeMap<RelationId, Object>,
     /// Commands for the workers with the next epoch.
@@ -207,6 +218,8 @@ impl Conductor {
             removals: Vec::new(),
             catching_up: BTreeMap::new(),
             waiting: Vec::new(),
+            abandoned: Vec::new(),
+            replaced: Vec::new(),
             objects: BTreeMap::new(),
             commands: Vec::new(),
             durable: None,

@@ -55,7 +55,7 @@ pub(crate) struct Inner {
     /// A wake-up is on its way to the conductor.
     pub(crate) awake: Arc<AtomicBool>,
     /// One statement at a time defines objects.
-    pub(crate) ddl: tokio::sync::Mutex<()>,
+    pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
     /// One statement at a time reads rows in order to change them.
     pub(crate) dml: tokio::sync::Mutex<()>,
     /// One view at a time is verified: it reads all of its inputs.
@@ -219,7 +219,7 @@ impl Engine {
             sizes,
             subscriptions: Arc::new(AtomicU64::new(0)),
             awake,
-            ddl: tokio::sync::Mutex::new(()),
+            ddl: Arc::default(),
             dml: tokio::sync::Mutex::new(()),
             verifying: Arc::default(),
             next_id: AtomicU64::new(IDS_PER_OBJECT),

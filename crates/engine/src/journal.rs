@@ -104,6 +104,9 @@ pub(crate) struct Object {
     pub(crate) sql: String,
     /// Whether its rows are kept for readers.
     pub(crate) keep: bool,
+    /// A view of the same name and what is beside it, which go when this one has caught up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replaces: Vec<RelationId>,
 }
 
 /// How far a source has been read.
@@ -291,7 +294,12 @@ mod tests {
             micros: -5,
             errors_until: 6,
             changes: vec![
-                Change::Define(Object { id: 4, sql: "CREATE TABLE t (a int)".into(), keep: true }),
+                Change::Define(Object {
+                    id: 4,
+                    sql: "CREATE TABLE t (a int)".into(),
+                    keep: true,
+                    replaces: Vec::new(),
+                }),
                 Change::Drop(vec![8, 4]),
                 Change::Stop(12),
                 Change::ResumeSink { sink: 16, after: Some(3) },

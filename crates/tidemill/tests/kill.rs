@@ -7,7 +7,7 @@
 //! queries, the catalog has what was defined; what a subscriber adds up over all kills is the view in the
 //! end; and sinks' places have what the views have, each change once. Two loops that only burn time run beside it.
 //!
-//! `TIDEMILL_KILLS` says how often (20 times unless told), `TIDEMILL_SEED` which way, `TIDEMILL_CHECKPOINTS` how often
+//! `TIDEMILL_KILLS` says how often (20 times unless told, 70 times with `CI`; half as often over streams), `TIDEMILL_SEED` which way, `TIDEMILL_CHECKPOINTS` how often
 //! there are checkpoints, `TIDEMILL_BINARY` which program is killed, if not the one of this build. A failure leaves its folder.
 
 #![allow(
@@ -67,11 +67,16 @@ fn seed() -> u64 {
     number("TIDEMILL_SEED", now % 1_000_000)
 }
 
+fn kills() -> usize {
+    let otherwise = if std::env::var_os("CI").is_some() { 70 } else { 20 };
+    number("TIDEMILL_KILLS", otherwise) as usize
+}
+
 #[test]
 fn nothing_is_lost_of_tables() {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let _burners = Burners::start();
-    let (seed, kills) = (seed(), number("TIDEMILL_KILLS", 20) as usize);
+    let (seed, kills) = (seed(), kills());
     let mut report = Report::new("tables", seed);
     let mut random = Random::new(seed);
     let postgres = postgres::Postgres::start();
@@ -87,10 +92,10 @@ fn nothing_is_lost_of_tables() {
 fn nothing_is_lost_of_streams() {
     let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let _burners = Burners::start();
-    let (seed, kills) = (seed(), number("TIDEMILL_KILLS", 20) as usize / 2);
+    let (seed, kills) = (seed(), kills() / 2);
     let mut report = Report::new("streams", seed);
     // All of them take long in a debug build.
-    let reference = streams::Reference::make(seed, if kills < 20 { 4 } else { 8 });
+    let reference = streams::Reference::make(seed, if std::env::var_os("TIDEMILL_BINARY").is_some() { 8 } else { 4 });
     let mut random = Random::new(seed);
     while report.kills() < kills && report.faults.is_empty() {
         streams::run(random.next() % 1_000_000_007, kills - report.kills(), &reference, &mut report);

@@ -9,7 +9,8 @@ use tidemill_plan::{ColumnPath, RelationId};
 use tidemill_sql::{OnConflict, Relation, RelationKind, SqlError};
 
 use super::catch_up::{CatchUp, SLICE};
-use super::{Conductor, Define, InFlight, Reply, Request, Waiting};
+use super::{Conductor, Define, Entering, InFlight, Reply, Request, Waiting};
+use crate::engine::IDS_PER_OBJECT;
 use crate::journal::{Change, Entry, Object, Put};
 use crate::published::Shown;
 use crate::replica::definition;
@@ -33,11 +34,11 @@ pub(super) struct Cut {
     live: Vec<RelationId>,
     tell: Vec<RelationId>,
     /// Whoever waits for a definition or a removal.
-    defined: Vec<Reply<()>>,
+    defined: Vec<(Entering, Reply<()>)>,
     /// Sinks that are new, or resumed.
     pub(super) sinks: Vec<RelationId>,
     /// Sinks that were dropped, and whoever waits for their end.
-    pub(super) dropped: Vec<(Vec<RunningSink>, Reply<()>)>,
+    pub(super) dropped: Vec<(Vec<RunningSink>, Entering, Reply<()>)>,
     rows: u64,
     /// Tables and sources whose counts have changed.
     pub(super) counted: BTreeSet<RelationId>,
@@ -64,6 +65,7 @@ impl Conductor {
             cut.begin.commands.push(Command::Remove(view));
             cut.entry.header.changes.push(Change::Stop(view));
         }
+        self.cut_left(&mut cut);
         self.take_rejected();
         for (_, relation, delta) in std::mem::take(&mut self.side_rows) {
             self.put_side(&mut cut, relation, delta);
@@ -75,6 +77,27 @@ impl Conductor {
         self.cut_history(&mut cut);
         // A rebuild that has just been asked for begins at once, also where this epoch is empty.
         self.begin_epoch(cut) || self.is_rebuilding()
+    }
+
+    /// Takes back what was being created, and is not to be, and what others have taken the place of.
+    fn cut_left(&mut self, cut: &mut Cut) {
+        let (catching_up, mut left) = (&self.catching_up, Vec::new());
+        self.waiting.retain(|waiting| {
+            let gone = waiting.reply.is_closed() && catching_up.contains_key(&waiting.view);
+            left.extend(gone.then_some(waiting.view));
+            !gone
+        });
+        self.abandoned.append(&mut left);
+        let mut all = std::mem::take(&mut self.replaced);
+        for view in std::mem::take(&mut self.abandoned) {
+            let beside = view..view + IDS_PER_OBJECT;
+            all.push(self.relations.keys().copied().filter(|id| beside.contains(id)).collect());
+        }
+        for ids in all {
+            self.remove(cut, &ids);
+            self.shared.change_catalog(|catalog| ids.iter().for_each(|id| catalog.remove(*id)));
+            cut.entry.header.changes.push(Change::Drop(ids));
+        }
     }
 
     pub(super) fn begin_epoch(&mut self, cut: Cut) -> bool {
@@ -168,11 +191,15 @@ impl Conductor {
                         return;
                     }
                 }
-                Request::Drop { ids, reply } => {
+                Request::Drop { ids, enter, reply } => {
                     let sinks: Vec<RunningSink> = ids.iter().filter_map(|id| self.sinks.remove(id)).collect();
                     self.remove(cut, &ids);
                     cut.entry.header.changes.push(Change::Drop(ids));
-                    if sinks.is_empty() { cut.defined.push(reply) } else { cut.dropped.push((sinks, reply)) }
+                    if sinks.is_empty() {
+                        cut.defined.push((enter, reply));
+                    } else {
+                        cut.dropped.push((sinks, enter, reply));
+                    }
                 }
                 Request::StartSources | Request::EndOfInput { .. } | Request::Wake | Request::Shutdown => {}
             }
@@ -332,9 +359,16 @@ impl Conductor {
         }
         self.deploy(cut, &define.object, define.spec.clone());
         cut.entry.header.changes.push(Change::Define(define.object.clone()));
+        let replaced = define.object.replaces.clone();
         self.objects.insert(define.object.id, define.object);
         match define.spec {
-            None => cut.defined.extend(reply.take()),
+            None => {
+                if !replaced.is_empty() && !self.repeating {
+                    self.remove(cut, &replaced);
+                    cut.entry.header.changes.push(Change::Drop(replaced));
+                }
+                cut.defined.extend(reply.take().map(|reply| (define.enter, reply)));
+            }
             Some(spec) => {
                 let view = spec.view;
                 let history = self.history_of(&spec);
@@ -343,7 +377,7 @@ impl Conductor {
                 self.add_spec(spec);
                 self.catching_up.insert(view, CatchUp::new(view, history));
                 if let Some(reply) = reply.take() {
-                    self.waiting.push(Waiting { view, reply });
+                    self.waiting.push(Waiting { view, enter: define.enter, reply });
                 }
             }
         }

@@ -93,10 +93,17 @@ impl Conductor {
         self.shared.published.announce(epoch);
         self.note_latency(flight.began, flight.rows);
         flight.sinks.iter().filter_map(|id| self.sinks.get(id)).for_each(RunningSink::release);
-        for reply in flight.defined {
+        for (enter, reply) in flight.defined {
+            self.shared.change_catalog(enter);
             let _ = reply.send(Ok(()));
         }
-        flight.dropped.into_iter().for_each(|(sinks, reply)| end_dropped(sinks, reply));
+        for (sinks, enter, reply) in flight.dropped {
+            let shared = self.shared.clone();
+            end_dropped(sinks, move || {
+                shared.change_catalog(enter);
+                let _ = reply.send(Ok(()));
+            });
+        }
         // While the journal is repeated nobody waits, and its next epoch may be the last.
         if no_errors || self.repeating {
             for reply in flight.replies {
@@ -176,6 +183,7 @@ impl Conductor {
         let (told, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| w.view == view);
         self.waiting = rest;
         for waiting in told {
+            self.abandoned.push(view);
             let message = format!("the view cannot be computed: {reason}");
             let _ = waiting.reply.send(Err(SqlError::new(tidemill_sql::state::DATA_EXCEPTION, message)));
         }
@@ -194,6 +202,9 @@ impl Conductor {
         let (told, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|w| live.contains(&w.view));
         self.waiting = rest;
         for waiting in told {
+            let replaced = self.objects.get(&waiting.view).map(|object| object.replaces.clone());
+            self.replaced.extend(replaced.filter(|ids| !ids.is_empty()));
+            self.shared.change_catalog(waiting.enter);
             let _ = waiting.reply.send(Ok(()));
         }
     }
@@ -236,6 +247,7 @@ pub(super) mod tests {
     use tidemill_plan::{Expr, Op, Scalar, ScalarError};
     use tidemill_sql::{StatementKind, parse};
 
+    use crate::catalog::CatalogState;
     use crate::conductor::{Define, Request};
     use crate::define::define_view;
     use crate::journal::Object;
@@ -289,14 +301,15 @@ pub(super) mod tests {
         let spec = ViewSpec { view: id, dataflow, sources: spec.sources.clone() };
         let relations = made.relations.clone();
         let define = |reply| {
-            let (spec, object) = (Some(Arc::new(spec)), Object { id, sql: String::new(), keep: true });
-            Request::Define(Box::new(Define { relations, spec, object, source: None, sink: None, reply }))
+            let spec = Some(Arc::new(spec));
+            let object = Object { id, sql: String::new(), keep: true, replaces: Vec::new() };
+            let enter = Box::new(move |catalog: &mut CatalogState| {
+                let reads = [made.reads.clone(), BTreeSet::from([id])];
+                made.relations.into_iter().zip(reads).for_each(|(relation, reads)| catalog.add(relation, reads));
+            });
+            Request::Define(Box::new(Define { relations, spec, object, source: None, sink: None, enter, reply }))
         };
         inner.ask(define).await.unwrap();
-        inner.change_catalog(|catalog| {
-            let reads = [made.reads.clone(), BTreeSet::from([id])];
-            made.relations.into_iter().zip(reads).for_each(|(relation, reads)| catalog.add(relation, reads));
-        });
     }
 
     #[tokio::test(flavor = "multi_thread")]

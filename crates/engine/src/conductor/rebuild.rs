@@ -132,7 +132,7 @@ impl Conductor {
         cut.entry.header.changes.push(Change::Rebuild(rebuild.ids()));
         let mut histories = Vec::with_capacity(rebuild.views.len());
         for spec in &rebuild.views {
-            let unknown = || Object { id: spec.view, sql: String::new(), keep: true };
+            let unknown = || Object { id: spec.view, sql: String::new(), keep: true, replaces: Vec::new() };
             let object = self.objects.get(&spec.view).cloned().unwrap_or_else(unknown);
             self.deploy(cut, &object, Some(spec.clone()));
             // What a rebuilt view reads of another one comes from that one's new operators.

@@ -17,6 +17,7 @@ use super::cut::Cut;
 use super::durable::Durable;
 use super::restore::Restored;
 use super::{Conductor, Define};
+use crate::catalog::CatalogState;
 use crate::checkpoint::{Found, Keeper, SavedSink, Store, find};
 use crate::config::Data;
 use crate::define::Made;
@@ -229,7 +230,9 @@ impl Conductor {
                 let (reply, _) = oneshot::channel();
                 let Made { relations, spec, source, .. } = made;
                 let id = object.id;
-                self.define(cut, Define { relations, spec, object, source, sink: None, reply });
+                let enter = Box::new(|_: &mut CatalogState| {});
+                self.define(cut, Define { relations, spec, object, source, sink: None, enter, reply });
+                self.waiting.clear();
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.hold();
                 }
@@ -269,6 +272,13 @@ impl Conductor {
     /// The journal is repeated: from now on it goes on.
     fn settle(&mut self) {
         self.repeating = false;
+        // Where a view and the one that it was to replace are both there, the new one stays if it was complete.
+        for object in self.objects.values() {
+            if object.replaces.iter().any(|id| self.objects.contains_key(id)) {
+                let complete = !self.failed.contains(&object.id) && !self.catching_up.contains_key(&object.id);
+                if complete { self.replaced.push(object.replaces.clone()) } else { self.abandoned.push(object.id) }
+            }
+        }
         self.release_sinks();
         self.sources.values_mut().for_each(|source| source.release());
         let ids: Vec<RelationId> = self.sources.keys().copied().collect();

@@ -7,10 +7,10 @@ use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::RelationId;
 use tidemill_sql::SqlError;
 
+use super::Conductor;
 use super::cut::Cut;
 use super::publish::for_sinks;
 use super::repair::{ResumedSink, not_now};
-use super::{Conductor, Reply};
 use crate::checkpoint::SavedSink;
 use crate::define::{MadeSink, make};
 use crate::journal::{Change, Object};
@@ -250,14 +250,13 @@ impl Conductor {
 }
 
 /// Lets dropped sinks end, and answers then. Nobody waits for a destination in here.
-pub(super) fn end_dropped(sinks: Vec<RunningSink>, reply: Reply<()>) {
+pub(super) fn end_dropped(sinks: Vec<RunningSink>, answer: impl FnOnce() + Send + 'static) {
     if sinks.is_empty() {
-        let _ = reply.send(Ok(()));
-        return;
+        return answer();
     }
     let end = move || {
         end_all(sinks, Ending::Drop);
-        let _ = reply.send(Ok(()));
+        answer();
     };
     if let Err(error) = std::thread::Builder::new().name("sinks' end".into()).spawn(end) {
         tracing::warn!(%error, "sinks were dropped without a last commit");

@@ -16,6 +16,9 @@ use crate::conductor::{Define, Request};
 use crate::define::{DefinedView, Made, MadeSink, define_view, make_relation, make_sink};
 use crate::journal::Object;
 
+/// The lock on definitions.
+type Lock = tokio::sync::OwnedMutexGuard<()>;
+
 /// Whether a name is free.
 enum Name {
     Free,
@@ -63,15 +66,15 @@ impl Session {
         let tag = if create.source { "CREATE SOURCE" } else { "CREATE TABLE" };
         check_name(&create.name)?;
         let inner = self.engine.inner.clone();
-        let _one_at_a_time = inner.ddl.lock().await;
+        let one_at_a_time = inner.ddl.clone().lock_owned().await;
         if let Name::Keep(notice) = name_state(&inner.catalog(), &create.name, create.if_not_exists, false)? {
             self.notices.push(notice);
             return Ok(Response::Done(tag.into()));
         }
         let id = inner.new_id();
-        let mut made = make_relation(&inner.planner, id, create, text)?;
-        let object = Object { id, sql: text.to_owned(), keep: true };
-        self.define(&mut made, object).await?;
+        let made = make_relation(&inner.planner, id, create, text)?;
+        let object = Object { id, sql: text.to_owned(), keep: true, replaces: Vec::new() };
+        self.define(made, object, one_at_a_time).await?;
         Ok(Response::Done(tag.into()))
     }
 
@@ -79,7 +82,8 @@ impl Session {
         let tag = if create.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" };
         check_name(&create.name)?;
         let inner = self.engine.inner.clone();
-        let _one_at_a_time = inner.ddl.lock().await;
+        let one_at_a_time = inner.ddl.clone().lock_owned().await;
+        let (mut catalog, mut replaces) = (inner.catalog(), Vec::new());
         match name_state(&inner.catalog(), &create.name, create.if_not_exists, create.or_replace)? {
             Name::Free => {}
             Name::Keep(notice) => {
@@ -93,22 +97,25 @@ impl Session {
                     let message = format!("\"{}\" is not a {}", create.name.name, kind_name(kind));
                     return Err(SqlError::new(state::WRONG_OBJECT_TYPE, message));
                 }
-                self.check_and_remove(&[id], false).await?;
+                replaces = self.with_dependents(&[id], false)?;
+                // It may not read itself.
+                let mut without = catalog.as_ref().clone();
+                replaces.iter().for_each(|id| without.remove(*id));
+                catalog = Arc::new(without);
             }
         }
         let id = inner.new_id();
-        let catalog = inner.catalog();
         let DefinedView { relations, spec, reads, notices } = define_view(&inner.planner, &catalog, id, create, text)?;
-        let mut made = Made { relations, spec, reads, notices, ..Made::default() };
-        let object = Object { id, sql: text.to_owned(), keep: inner.config.materialize };
-        self.define(&mut made, object).await?;
+        let made = Made { relations, spec, reads, notices, ..Made::default() };
+        let object = Object { id, sql: text.to_owned(), keep: inner.config.materialize, replaces };
+        self.define(made, object, one_at_a_time).await?;
         Ok(Response::Done(tag.into()))
     }
 
     pub(super) async fn create_sink(&mut self, create: &CreateSink, text: &str) -> Result<Response, SqlError> {
         check_name(&create.name)?;
         let inner = self.engine.inner.clone();
-        let _one_at_a_time = inner.ddl.lock().await;
+        let one_at_a_time = inner.ddl.clone().lock_owned().await;
         let catalog = inner.catalog();
         if let Name::Keep(notice) = name_state(&catalog, &create.name, create.if_not_exists, false)? {
             self.notices.push(notice);
@@ -121,23 +128,26 @@ impl Session {
             let (sink, _) = opened(made_sink, Opening { incarnation, created: true }).await?;
             made.sink = Some(MadeSink { sink, name, from, shown });
         }
-        self.define(&mut made, Object { id, sql: text.to_owned(), keep: true }).await?;
+        let object = Object { id, sql: text.to_owned(), keep: true, replaces: Vec::new() };
+        self.define(made, object, one_at_a_time).await?;
         Ok(Response::Done("CREATE SINK".into()))
     }
 
-    /// Has the conductor define something, and enters it in the catalog.
-    async fn define(&mut self, made: &mut Made, object: Object) -> Result<(), SqlError> {
+    /// Has the conductor define something, and enter it in the catalog. A view that nobody waits for any more is taken back.
+    async fn define(&mut self, mut made: Made, object: Object, one_at_a_time: Lock) -> Result<(), SqlError> {
         let inner = self.engine.inner.clone();
+        self.notices.append(&mut made.notices);
         let (relations, spec, source) = (made.relations.clone(), made.spec.take(), made.source.take());
         let sink_entry = made.sink.as_ref().map(|sink| (sink.name.clone(), sink.shown.clone()));
         let sink = made.sink.take().map(|sink| (object.id, sink.name, sink.from, sink.sink));
         let defined = object.clone();
-        inner
-            .ask(|reply| Request::Define(Box::new(Define { relations, spec, object: defined, source, sink, reply })))
-            .await?;
-        self.notices.append(&mut made.notices);
-        inner.change_catalog(|catalog| made.enter(&object, sink_entry, catalog));
-        Ok(())
+        let enter = Box::new(move |catalog: &mut CatalogState| {
+            object.replaces.iter().for_each(|id| catalog.remove(*id));
+            made.enter(&object, sink_entry, catalog);
+            drop(one_at_a_time);
+        });
+        let define = |reply| Define { relations, spec, object: defined, source, sink, enter, reply };
+        inner.ask(|reply| Request::Define(Box::new(define(reply)))).await
     }
 
     pub(super) async fn drop_objects(
@@ -148,7 +158,7 @@ impl Session {
         cascade: bool,
     ) -> Result<Response, SqlError> {
         let inner = self.engine.inner.clone();
-        let _one_at_a_time = inner.ddl.lock().await;
+        let one_at_a_time = inner.ddl.clone().lock_owned().await;
         let catalog = inner.catalog();
         let mut ids = Vec::new();
         for name in names {
@@ -161,12 +171,18 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
-        self.check_and_remove(&ids, cascade).await?;
+        let ids = self.with_dependents(&ids, cascade)?;
+        let gone = ids.clone();
+        let enter = Box::new(move |catalog: &mut CatalogState| {
+            gone.iter().for_each(|id| catalog.remove(*id));
+            drop(one_at_a_time);
+        });
+        inner.ask(|reply| Request::Drop { ids, enter, reply }).await?;
         Ok(Response::Done(format!("DROP {}", drop_name(kind).to_uppercase())))
     }
 
-    /// Removes objects and, with `cascade`, all that reads them. The caller holds the lock on definitions.
-    async fn check_and_remove(&mut self, ids: &[RelationId], cascade: bool) -> Result<(), SqlError> {
+    /// Objects that are to go and, with `cascade`, all that reads them, in the order in which they can go. The caller holds the lock on definitions.
+    fn with_dependents(&mut self, ids: &[RelationId], cascade: bool) -> Result<Vec<RelationId>, SqlError> {
         let inner = self.engine.inner.clone();
         let catalog = inner.catalog();
         let mut order: Vec<RelationId> = Vec::new();
@@ -189,10 +205,7 @@ impl Session {
             let message = format!("drop cascades to {}", catalog.describe(*id));
             self.notices.push(Notice { message, hint: None });
         }
-        let gone = order.clone();
-        inner.ask(|reply| Request::Drop { ids: order, reply }).await?;
-        inner.change_catalog(|catalog| gone.iter().for_each(|id| catalog.remove(*id)));
-        Ok(())
+        Ok(order)
     }
 }
 

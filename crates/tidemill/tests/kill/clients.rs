@@ -154,7 +154,14 @@ fn define_one(passing: &Mutex<Passing>, random: &mut Random, pg: &mut Pg, signal
         }
         let pick = random.below(passing.there.len().max(1));
         let chosen = passing.there.iter().nth(pick).cloned();
+        let mut doubt = true;
         let (sql, name, there) = match chosen {
+            // Whatever happens, there is the old one or the new one.
+            Some(name) if name.starts_with('v') && random.below(4) == 0 => {
+                doubt = false;
+                let query = PASSING[random.below(PASSING.len())];
+                (format!("CREATE OR REPLACE MATERIALIZED VIEW {name} AS {query}"), name, true)
+            }
             Some(name) if random.below(6) < passing.there.len() => {
                 let kind = match name.chars().next() {
                     Some('t') => "TABLE",
@@ -185,7 +192,7 @@ fn define_one(passing: &Mutex<Passing>, random: &mut Random, pg: &mut Pg, signal
                 }
             }
         };
-        passing.in_doubt = Some((name.clone(), there));
+        passing.in_doubt = doubt.then(|| (name.clone(), there));
         (sql, name, there)
     };
     signals.defining.fetch_add(1, Ordering::Relaxed);

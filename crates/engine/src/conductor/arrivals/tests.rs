@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use tidemill_env::Env;
 use tidemill_sql::{StatementKind, parse};
 
+use crate::catalog::CatalogState;
 use crate::conductor::publish::tests::run;
 use crate::conductor::{Define, Request};
 use crate::define::define_relation;
@@ -26,11 +27,14 @@ async fn create_unlucky(engine: &Engine) {
     relations[0] = Arc::new(table);
     let shown = relations.clone();
     let define = |reply| {
-        let (relations, object) = (shown, Object { id, sql: sql.into(), keep: true });
-        Request::Define(Box::new(Define { relations, spec: None, object, source: None, sink: None, reply }))
+        let object = Object { id, sql: sql.into(), keep: true, replaces: Vec::new() };
+        let enter = Box::new(move |catalog: &mut CatalogState| {
+            relations.into_iter().for_each(|relation| catalog.add(relation, BTreeSet::new()));
+        });
+        let define = Define { relations: shown, spec: None, object, source: None, sink: None, enter, reply };
+        Request::Define(Box::new(define))
     };
     inner.ask(define).await.unwrap();
-    inner.change_catalog(|catalog| relations.into_iter().for_each(|relation| catalog.add(relation, BTreeSet::new())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
