@@ -273,7 +273,7 @@ fn put_packet(out: &mut Vec<u8>, packet: &Packet) {
             put_delta(out, delta);
         }
         // What another process has on disk it saves as rows.
-        Packet::Saved(Saved { view, node, part, worker, whole, delta, gone, aside: _ }) => {
+        Packet::Saved(Saved { view, node, part, worker, whole, delta, gone, aside: _, refused: _ }) => {
             [8, *view, *node as u64, *part as u64, *worker as u64, u64::from(*whole), u64::from(gone.is_some())]
                 .into_iter()
                 .for_each(|v| put(out, v));
@@ -374,7 +374,7 @@ impl Reader<'_> {
                 let (whole, has_gone) = (self.take_u64() != 0, self.take_u64() != 0);
                 let delta = self.take_delta();
                 let gone = has_gone.then(|| self.take_delta());
-                Packet::Saved(Saved { view, node, part, worker, whole, delta, gone, aside: None })
+                Packet::Saved(Saved { view, node, part, worker, whole, delta, gone, aside: None, refused: None })
             }
         }
     }
@@ -424,6 +424,7 @@ mod tests {
                 gone: Some(delta.clone()),
                 delta,
                 aside: None,
+                refused: None,
             }),
             Packet::Errors { view: 2, errors: vec![error] },
             Packet::Failed { view: 2, reason: "because".into() },

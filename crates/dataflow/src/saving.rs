@@ -11,7 +11,7 @@ use arrow::datatypes::Schema;
 use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::{NodeId, Op, RelationId, Route};
 
-use crate::spill::Aside;
+use crate::spill::{Aside, WriteError};
 use crate::view::{View, Watermarks};
 use crate::{Keeps, Operator, OperatorError, StepCx};
 
@@ -38,6 +38,8 @@ pub struct Saved {
     /// What is on disk of the operator, in all parts, the eldest run first. If set this replaces all that was saved of it on this
     /// worker, and nothing else is.
     pub aside: Option<Vec<Aside>>,
+    /// Why nothing can be saved of the operator now: the disk does not take it.
+    pub refused: Option<String>,
 }
 
 /// What an operator that keeps rows has taken in since it was saved.
@@ -98,15 +100,31 @@ impl View {
         for node in 0..self.operators.len() {
             let inputs = self.spec.dataflow.nodes[node].inputs.len();
             let Some(operator) = &mut self.operators[node] else { continue };
-            let saved = |part, whole, delta, gone| Saved { view, node, part, worker, whole, delta, gone, aside: None };
+            let saved = |part, whole, delta, gone| Saved {
+                view,
+                node,
+                part,
+                worker,
+                whole,
+                delta,
+                gone,
+                aside: None,
+                refused: None,
+            };
             let mut found = Vec::new();
             let mut all = all;
             let keeps = operator.keeps();
             if let Some(spilled) = operator.spilled().filter(|spilled| spilled.saves_runs()) {
                 let recorded = &mut self.recorded[node];
                 let much = UNASKED + spilled.rows_in_memory();
-                if all || recorded.whole || recorded.rows + recorded.saved > much {
-                    spilled.put_aside()?;
+                if all || spilled.owes_all() || recorded.whole || recorded.rows + recorded.saved > much {
+                    match spilled.put_aside() {
+                        Err(WriteError::Disk(error)) => {
+                            tell(Saved { refused: Some(error), ..saved(0, false, nothing(), None) });
+                            continue;
+                        }
+                        other => other?,
+                    }
                     spilled.was_put_aside();
                     *recorded = Recorded::default();
                 }

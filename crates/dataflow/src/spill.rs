@@ -30,6 +30,7 @@ pub use self::memory::Memory;
 use self::memory::Owner;
 use self::place::places_of;
 pub use self::run::RunName;
+pub(crate) use self::run::WriteError;
 use crate::{Entries, EntryShape, Keeps, Operator, OperatorError, StateSize, StepCx};
 
 /// Makes an operator without state.
@@ -59,6 +60,10 @@ pub struct Spilled {
     untold: bool,
     /// The state was put aside since somebody asked.
     was_put_aside: bool,
+    /// The disk did not take the state: it is tried again when there are so many bytes of it.
+    refused: usize,
+    /// Nobody knows any more which entries have changed since they were saved, so that the next save has to be of all.
+    owes_all: bool,
 }
 
 /// How what an operator remembers is saved now and then.
@@ -115,12 +120,19 @@ impl Spilled {
             unsaved,
             untold: false,
             was_put_aside: false,
+            refused: 0,
+            owes_all: false,
         })
     }
 
     /// Whether it is saved as runs.
     pub(crate) fn saves_runs(&self) -> bool {
-        self.saves == Saves::Runs && !self.cold.is_empty()
+        self.saves == Saves::Runs && (!self.cold.is_empty() || self.owes_all)
+    }
+
+    /// Whether the next save has to be of all.
+    pub(crate) fn owes_all(&self) -> bool {
+        self.owes_all
     }
 
     /// The runs, if they are others than when this was asked last; or, with `all`, in any case.
@@ -210,29 +222,40 @@ impl Spilled {
     /// Counts what is in memory, and puts the state aside if that is too much.
     fn settle(&mut self) -> Result<(), OperatorError> {
         self.share.set(self.hot.state().bytes + self.touched.len() * HASH + self.cold.bytes());
-        if self.share.is_due(self.cold.bytes()) {
-            self.put_aside()?;
+        let hot = self.hot.state().bytes;
+        if self.share.is_due(self.cold.bytes()) && hot >= self.refused {
+            match self.put_aside() {
+                // Where there is a log it is full as well, so that no more rows come than fit.
+                Err(WriteError::Disk(error)) if self.saves != Saves::Nothing => {
+                    tracing::warn!(%error, "state stays in memory for now");
+                    self.refused = hot + hot / 4 + 1;
+                }
+                other => other?,
+            }
             self.share.set(self.hot.state().bytes + self.cold.bytes());
         }
         Ok(())
     }
 
-    /// Writes all that is in memory as a run.
-    pub(crate) fn put_aside(&mut self) -> Result<(), OperatorError> {
+    /// Writes all that is in memory as a run. If the disk does not take it, it stays where it is.
+    pub(crate) fn put_aside(&mut self) -> Result<(), WriteError> {
         if self.saves == Saves::Rows {
             self.keep_unsaved()?;
-        } else {
-            self.unsaved.iter_mut().for_each(Vec::clear);
         }
-        (self.untold, self.was_put_aside) = (true, true);
+        self.owes_all |= self.saves == Saves::Runs && self.hot.keeps() == Keeps::Entries;
         let parts = match self.hot.keeps() {
             Keeps::Entries => self.hot.entries(true)?.into_iter().map(|entries| Delta::inserts(entries.rows)).collect(),
             _ => self.hot.rows()?,
         };
+        self.cold.write(parts, &self.saved_keys, self.touched.clone())?;
+        self.touched.clear();
         self.recomputed += self.hot.recomputations();
         self.hot = (self.make)()?;
-        let touched = std::mem::take(&mut self.touched);
-        self.cold.write(parts, &self.saved_keys, touched)
+        if self.saves == Saves::Runs {
+            self.unsaved.iter_mut().for_each(Vec::clear);
+        }
+        (self.untold, self.was_put_aside, self.refused, self.owes_all) = (true, true, 0, false);
+        Ok(())
     }
 
     /// Takes everything in again.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use tidemill_engine::{Config, Data, Engine, Response, Session, Spill, parse};
-use tidemill_env::Env;
+use tidemill_engine::{Config, Data, Engine, Response, Session, Spill, SqlError, parse};
+use tidemill_env::{Env, SimulatedDisk};
 
 #[path = "slt/random.rs"]
 mod random;
@@ -40,19 +40,29 @@ struct Running {
 impl Running {
     /// `state`: how many bytes views' state may take; `None`: there is no limit.
     fn start(folder: &Path, workers: usize, state: Option<usize>) -> Running {
+        Running::start_in(Env::real(), folder, workers, state)
+    }
+
+    fn start_in(env: Env, folder: &Path, workers: usize, state: Option<usize>) -> Running {
         let data = Data { checkpoint_every: Duration::from_millis(1), ..Data::new(folder.join("data")) };
         let spill = folder.join("aside");
-        std::fs::create_dir_all(&spill).expect("a folder");
+        if !env.disk().exists(&spill).expect("a disk") {
+            env.disk().create_dir(&spill).expect("a folder");
+        }
         let spill = state.map(|state_bytes| Spill { folder: spill, state_bytes });
         let config = Config { workers, data: Some(data), spill, max_epoch_rows: 4096, ..Config::default() };
-        let engine = Engine::start(config, Env::real()).expect("the engine starts");
+        let engine = Engine::start(config, env).expect("the engine starts");
         Running { session: engine.session(), engine }
     }
 
     async fn run(&mut self, sql: &str) -> Vec<String> {
+        self.attempt(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    async fn attempt(&mut self, sql: &str) -> Result<Vec<String>, SqlError> {
         let mut rows = Vec::new();
         for statement in parse(sql).expect("SQL") {
-            let answer = self.session.execute(&statement, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+            let answer = self.session.execute(&statement, &[]).await?;
             let Response::Rows { batches, .. } = answer else { continue };
             rows.clear();
             for batch in batches {
@@ -61,7 +71,7 @@ impl Running {
                 rows.extend((0..batch.num_rows()).map(row));
             }
         }
-        rows
+        Ok(rows)
     }
 
     async fn verify(&mut self, place: &str) {
@@ -76,9 +86,8 @@ impl Running {
         let wanted = self.engine.epoch();
         for _ in 0..2_000 {
             let durability = self.engine.status().durability.expect("a data folder");
-            assert_eq!(durability.checkpoint_failed, None);
             if durability.checkpoint_epoch >= wanted {
-                return;
+                return assert_eq!(durability.checkpoint_failed, None);
             }
             // One is only begun with something to do.
             self.run("INSERT INTO told VALUES (1)").await;
@@ -190,4 +199,54 @@ async fn what_was_put_aside_stays_on_disk() {
         running.checkpoint().await;
         running.stop();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_no_view() {
+    let disk = SimulatedDisk::default();
+    let start =
+        || Running::start_in(Env::real().with_disk(std::sync::Arc::new(disk.clone())), Path::new("/"), 2, Some(0));
+    let bytes = || disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    let mut running = start();
+    define(&mut running).await;
+    running.run(&rows("a", 1, 2_000, 700)).await;
+    running.run(&rows("b", 1, 2_000, 700)).await;
+    running.checkpoint().await;
+    let mut refused = 0;
+    for round in 0..6 {
+        // There is room for what goes into the log, and not for all of the state, or not even for that.
+        disk.set_capacity(Some(bytes() + 40_000 * round));
+        let (from, statement) = (2_001 + round as usize * 300, "DELETE FROM b WHERE id % 7 = 3");
+        for sql in [rows("a", from, from + 299, 700), rows("b", from, from + 299, 700), statement.to_owned()] {
+            let mut done = false;
+            for _ in 0..20 {
+                let waited = tokio::time::timeout(Duration::from_millis(300), running.attempt(&sql)).await;
+                let views = running.run("SHOW VIEWS").await;
+                assert!(views.iter().all(|view| view.contains("|running|")), "{views:?}");
+                assert_eq!(running.run("SELECT count(*) > 0 FROM grouped").await, ["true"]);
+                done = matches!(waited, Ok(Ok(_)));
+                if done {
+                    break;
+                }
+                refused += 1;
+                if let Ok(Err(error)) = waited {
+                    // It had been taken in although nobody was told.
+                    done = error.code.to_string() == "23505";
+                    assert!(done || error.code.to_string().starts_with("53"), "{error}");
+                }
+                disk.set_capacity(None);
+            }
+            assert!(done, "{sql} never went in");
+        }
+        disk.set_capacity(None);
+        running.verify(&format!("round {round}")).await;
+        running.checkpoint().await;
+        if round % 2 == 1 {
+            running.stop();
+            running = start();
+            running.verify(&format!("after round {round}")).await;
+        }
+    }
+    assert!(refused > 0, "the disk was never full");
+    running.stop();
 }

@@ -9,7 +9,7 @@ use tidemill_delta::Delta;
 use super::aside::Aside;
 use super::memory::Shelf;
 use super::place::places_of;
-use super::run::{Block, Run, Sorted, Writer};
+use super::run::{Block, Run, Sorted, WriteError, Writer};
 use crate::OperatorError;
 
 /// A run is merged with the next older one unless that is so many times as large.
@@ -100,7 +100,7 @@ impl Cold {
         parts: Vec<Delta>,
         keys: &[Vec<usize>],
         mut touched: HashSet<u64>,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), WriteError> {
         let mut sorted = Vec::with_capacity(parts.len());
         let mut hashes = Vec::new();
         for (rows, key) in parts.into_iter().zip(keys) {
@@ -118,11 +118,16 @@ impl Cold {
         writer.push(&sorted, &gone)?;
         drop(sorted);
         self.runs.push(Arc::new(writer.finish()?));
-        self.merge()
+        match self.merge() {
+            // They are as good as one, and there may be room the next time.
+            Err(WriteError::Disk(error)) => tracing::warn!(%error, "runs of state stay as they are"),
+            other => other?,
+        }
+        Ok(())
     }
 
     /// Merges runs until each is much larger than the next newer one.
-    fn merge(&mut self) -> Result<(), OperatorError> {
+    fn merge(&mut self) -> Result<(), WriteError> {
         let large = |older: &Run, newer: u64| older.length >= newer.saturating_mul(GROWTH);
         let mut first = self.runs.len() - 1;
         let mut length = self.runs[first].length;

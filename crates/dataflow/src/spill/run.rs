@@ -5,7 +5,7 @@
 //! memory. A file does not outlive the process; checkpoints have copies of its blocks, from which another is made.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::UInt32Array;
@@ -172,12 +172,59 @@ impl Drop for Run {
     }
 }
 
+/// Why a run cannot be written.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The disk took it not. It may later.
+    Disk(String),
+    /// Anything else.
+    Operator(OperatorError),
+}
+
+impl From<OperatorError> for WriteError {
+    fn from(error: OperatorError) -> Self {
+        WriteError::Operator(error)
+    }
+}
+
+impl From<arrow::error::ArrowError> for WriteError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        WriteError::Operator(error.into())
+    }
+}
+
+impl From<WriteError> for OperatorError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Disk(message) => OperatorError(message),
+            WriteError::Operator(error) => error,
+        }
+    }
+}
+
+fn not_taken(path: &Path, error: &io::Error) -> WriteError {
+    WriteError::Disk(format!("state cannot be put aside in {}: {error}", path.display()))
+}
+
+/// A file that goes unless it is finished.
+struct Unfinished(Option<(Arc<dyn Disk>, PathBuf)>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some((disk, path)) = self.0.take() {
+            // What is left of it is removed by the next start.
+            let _ = disk.remove(&path);
+        }
+    }
+}
+
 /// A run in the making.
 pub(super) struct Writer {
     shelf: Shelf,
     name: RunName,
     path: PathBuf,
     file: Box<dyn DiskFile>,
+    unfinished: Unfinished,
     parts: usize,
     places: Vec<Place>,
     filter: Filter,
@@ -190,16 +237,29 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A run of an operator's state in so many parts, that will know about so many keys.
-    pub(super) fn new(shelf: &Shelf, parts: usize, keys: usize) -> Result<Self, OperatorError> {
+    pub(super) fn new(shelf: &Shelf, parts: usize, keys: usize) -> Result<Self, WriteError> {
         let (name, path) = shelf.name();
-        let file = shelf.disk.create(&path);
-        let file = file.map_err(|e| OperatorError(format!("state cannot be put aside in {}: {e}", path.display())))?;
+        let file = shelf.disk.create(&path).map_err(|error| not_taken(&path, &error))?;
+        let unfinished = Unfinished(Some((shelf.disk.clone(), path.clone())));
         let (places, piece, filter) = (Vec::new(), Vec::new(), Filter::new(keys, shelf.for_filter()));
-        Ok(Writer { shelf: shelf.clone(), name, path, file, parts, places, filter, rows: 0, keys: 0, piece, offset: 0 })
+        Ok(Writer {
+            shelf: shelf.clone(),
+            name,
+            path,
+            file,
+            unfinished,
+            parts,
+            places,
+            filter,
+            rows: 0,
+            keys: 0,
+            piece,
+            offset: 0,
+        })
     }
 
     /// Adds rows, whose hashes are greater than all before.
-    pub(super) fn push(&mut self, parts: &[Sorted], gone: &[u64]) -> Result<(), OperatorError> {
+    pub(super) fn push(&mut self, parts: &[Sorted], gone: &[u64]) -> Result<(), WriteError> {
         let most = parts.iter().map(Sorted::rows_in_block).min().unwrap_or(1);
         let mut at = vec![0; parts.len()];
         let mut gone = gone;
@@ -219,7 +279,7 @@ impl Writer {
         }
     }
 
-    fn block(&mut self, parts: &[Sorted], from: &[usize], to: &[usize], gone: &[u64]) -> Result<(), OperatorError> {
+    fn block(&mut self, parts: &[Sorted], from: &[usize], to: &[usize], gone: &[u64]) -> Result<(), WriteError> {
         let start = self.piece.len();
         for (i, part) in parts.iter().enumerate() {
             let hashes = &part.hashes[from[i]..to[i]];
@@ -239,7 +299,7 @@ impl Writer {
     }
 
     /// Adds a block as it stood in another file.
-    pub(super) fn copy(&mut self, bytes: Vec<u8>) -> Result<(), OperatorError> {
+    pub(super) fn copy(&mut self, bytes: Vec<u8>) -> Result<(), WriteError> {
         let start = self.piece.len();
         self.piece.extend_from_slice(&bytes);
         let block = parse(bytes, self.parts);
@@ -249,7 +309,7 @@ impl Writer {
     }
 
     /// Notes a block that begins here in the piece, and which hashes it knows.
-    fn end_block(&mut self, start: usize, mut hashes: Vec<u64>) -> Result<(), OperatorError> {
+    fn end_block(&mut self, start: usize, mut hashes: Vec<u64>) -> Result<(), WriteError> {
         hashes.sort_unstable();
         hashes.dedup();
         let first = hashes.first().copied().unwrap_or(0);
@@ -261,23 +321,23 @@ impl Writer {
         if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), OperatorError> {
-        let written = self.file.write_at(&self.piece, self.offset);
-        written.map_err(|e| OperatorError(format!("state cannot be put aside in {}: {e}", self.path.display())))?;
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.file.write_at(&self.piece, self.offset).map_err(|error| not_taken(&self.path, &error))?;
         self.offset += self.piece.len() as u64;
         self.piece.clear();
         Ok(())
     }
 
     /// The run, by the name that it had before it was brought back.
-    pub(super) fn finish_as(mut self, name: RunName) -> Result<Run, OperatorError> {
+    pub(super) fn finish_as(mut self, name: RunName) -> Result<Run, WriteError> {
         self.name = name;
         self.finish()
     }
 
     /// The run.
-    pub(super) fn finish(mut self) -> Result<Run, OperatorError> {
+    pub(super) fn finish(mut self) -> Result<Run, WriteError> {
         self.flush()?;
+        self.unfinished.0 = None;
         Ok(Run {
             name: self.name,
             disk: self.shelf.disk,

@@ -168,6 +168,9 @@ struct Making {
 impl Writer {
     /// Writes a checkpoint. Gives the first record of the log that is still needed, and how many bytes are new.
     fn write(&mut self, mut job: Job) -> Result<(RecordNumber, u64), StoreError> {
+        if let Some(reason) = job.saved.iter().find_map(|saved| saved.refused.as_ref()) {
+            return Err(StoreError::Refused(reason.clone()));
+        }
         // A number is never used twice, not even after a failure.
         self.written += 1;
         let name = format!("{:020}-{:020}", self.incarnation, self.written);

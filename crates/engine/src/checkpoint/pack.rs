@@ -112,6 +112,8 @@ pub(crate) enum StoreError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Operator(#[from] OperatorError),
+    #[error("{0}")]
+    Refused(String),
     #[error("the directory names a run that is not in its pack")]
     Run,
     #[error("the directory cannot be read: {0}")]
