@@ -157,6 +157,10 @@ impl Spilled {
         mut saved: Vec<Vec<Delta>>,
         gone: Vec<Vec<Delta>>,
     ) -> Result<(), OperatorError> {
+        if self.cold.is_empty() {
+            self.hot.load(cx, &mut saved)?;
+            return self.settle();
+        }
         let (mut wanted, mut places) = (Vec::new(), Vec::new());
         for of_parts in [&saved, &gone] {
             for (key, deltas) in self.saved_keys.iter().zip(of_parts) {

@@ -22,11 +22,18 @@ pub struct Limit {
 }
 
 /// A folder of this process, which goes with it.
-pub struct Folder(Option<PathBuf>);
+pub struct Folder {
+    /// The folder, if there is a limit.
+    own: Option<PathBuf>,
+    /// Where it is, or would be.
+    within: PathBuf,
+    /// How the folders of processes of this one's number are called.
+    prefix: String,
+}
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Some(folder) = &self.0 {
+        if let Some(folder) = &self.own {
             // What is left is removed by the next start.
             let _ = std::fs::remove_dir_all(folder);
         }
@@ -36,27 +43,27 @@ impl Drop for Folder {
 impl Limit {
     /// Divides the memory up. `within`: where the folder is made, if none is named.
     pub fn apply(&self, config: Config, within: &Path) -> Result<(Config, Folder), Failure> {
-        let Some(memory) = self.memory else { return Ok((config, Folder(None))) };
+        let within = self.spill.as_deref().unwrap_or(within).to_owned();
+        let prefix = format!("process-{}-", config.index);
+        let Some(memory) = self.memory else { return Ok((config, Folder { own: None, within, prefix })) };
         if memory < LEAST {
             return Err(Failure(format!("error: --memory {memory} is too little: at least {LEAST} are needed")));
         }
-        let within = self.spill.as_deref().unwrap_or(within);
-        let folder = within.join(format!("process-{}-{}", config.index, std::process::id()));
+        let folder = within.join(format!("{prefix}{}", std::process::id()));
         std::fs::create_dir_all(&folder)
             .map_err(|e| Failure(format!("error: cannot make the folder {}: {e}", folder.display())))?;
         let bytes = usize::try_from(memory.as_u64()).unwrap_or(usize::MAX);
-        Ok((config.with_memory(bytes, folder.clone()), Folder(Some(folder))))
+        Ok((config.with_memory(bytes, folder.clone()), Folder { own: Some(folder), within, prefix }))
     }
 }
 
 impl Folder {
-    /// Removes what processes before have left beside this one's folder. Only for a folder that no other process uses.
+    /// Removes what processes of this one's number have left. Only where no other process of this number can be.
     pub fn remove_others(&self) {
-        let Some(own) = &self.0 else { return };
-        let Some(entries) = own.parent().and_then(|within| std::fs::read_dir(within).ok()) else { return };
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != own) {
-            let of_process = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("process-"));
-            if of_process {
+        let Ok(entries) = std::fs::read_dir(&self.within) else { return };
+        let others = entries.flatten().map(|entry| entry.path()).filter(|path| Some(path) != self.own.as_ref());
+        for path in others {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&self.prefix)) {
                 let _ = std::fs::remove_dir_all(path);
             }
         }

@@ -49,6 +49,10 @@ fn hosts(name: &str, ports: &[u16]) -> PathBuf {
 }
 
 fn process(hosts: &Path, index: usize, data: Option<&Path>) -> Child {
+    process_with(hosts, index, data, &[])
+}
+
+fn process_with(hosts: &Path, index: usize, data: Option<&Path>, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.args(["serve", "--processes", "2", "--workers", "2", "--index", &index.to_string()]);
     match data {
@@ -59,6 +63,7 @@ fn process(hosts: &Path, index: usize, data: Option<&Path>) -> Child {
         .arg("--hosts")
         .arg(hosts)
         .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .args(more)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -131,5 +136,60 @@ async fn two_processes_come_back_with_what_they_kept() {
             let differs = wire.run(&format!("VERIFY MATERIALIZED VIEW {view}")).await.unwrap();
             assert!(differs.is_empty(), "round {round}, {view}: {differs:?}");
         }
+    }
+}
+
+/// What does not fit into the memory of either process comes back too: of the first as runs, of the second as rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_come_back_with_more_state_than_memory() {
+    let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let memory = ["--memory", "128MiB", "--spill", spill.path().to_str().unwrap()];
+    const ROWS: i32 = 25_000;
+    for round in 0..3 {
+        let hosts = hosts("spilled.txt", &free_ports(2));
+        let start = |index| process_with(&hosts, index, Some(folder.path()), &memory);
+        let mut processes = Processes((0..2).map(start).collect());
+        let mut wire = wire::Wire::connect(port(&mut processes.0[0])).await.expect("a session");
+        if round == 0 {
+            for sql in [
+                "CREATE TABLE a (k int, pad text); CREATE TABLE b (k int, pad text)",
+                "CREATE MATERIALIZED VIEW j AS SELECT a.k, a.pad = b.pad AS same FROM a LEFT JOIN b ON b.k = a.k",
+                "CREATE MATERIALIZED VIEW g AS SELECT k, count(DISTINCT pad) AS n, min(pad) > 'w' AS late FROM a GROUP BY k",
+            ] {
+                wire.run(sql).await.unwrap();
+            }
+            // A statement may take an eighth of the memory.
+            for first in (1..=ROWS).step_by(2_500) {
+                let pad =
+                    format!("'x' || g || repeat('x', 2000) FROM generate_series({first}, {}) AS s(g)", first + 2_499);
+                for table in ["a", "b"] {
+                    wire.run(&format!("INSERT INTO {table} SELECT CAST(g AS int), {pad}")).await.unwrap();
+                }
+            }
+            let of_process = |index: usize| {
+                let own = format!("process-{index}-");
+                let folders = std::fs::read_dir(spill.path()).unwrap().map(|entry| entry.unwrap().path());
+                let folders = folders.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&own));
+                folders.map(|path| std::fs::read_dir(path).unwrap().count()).sum::<usize>()
+            };
+            assert!(of_process(0) > 0 && of_process(1) > 0, "nothing was put aside");
+        }
+        for sql in [
+            format!("DELETE FROM a WHERE k % 11 = {round}"),
+            format!("UPDATE b SET pad = 'v' WHERE k % 101 = {round}"),
+            "INSERT INTO a VALUES (5, 'w'), (6, 'x')".to_owned(),
+        ] {
+            wire.run(&sql).await.unwrap();
+            // Long enough for a checkpoint between two statements.
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        // A row is the same as long as neither it nor its partner was touched; 5 and 6 have others beside.
+        let left: Vec<i32> = (1..=ROWS).filter(|k| k % 11 > round).collect();
+        let same = left.iter().filter(|k| *k % 101 > round).count();
+        let joined = wire.run("SELECT count(*), count(*) FILTER (WHERE same) FROM j").await.unwrap();
+        assert_eq!(joined, [format!("{} {same}", left.len() as i32 + 2 * (round + 1))], "round {round}");
+        let grouped = wire.run("SELECT count(*), sum(n), count(*) FILTER (WHERE late) FROM g").await.unwrap();
+        let groups = left.len();
+        assert_eq!(grouped, [format!("{groups} {} {}", groups + 2, groups - 1)], "round {round}");
     }
 }
