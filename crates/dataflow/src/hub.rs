@@ -57,7 +57,7 @@ pub enum Output {
         /// At the beginning of which epoch.
         epoch: Epoch,
         /// A part of it.
-        saved: Saved,
+        saved: Box<Saved>,
     },
 }
 
@@ -140,7 +140,7 @@ impl Hub {
                     view.take_saved(node, part, delta);
                 }
             }
-            Packet::Saved(saved) => self.tell(Output::Saved { epoch: at.epoch, saved }),
+            Packet::Saved(saved) => self.tell(Output::Saved { epoch: at.epoch, saved: Box::new(saved) }),
         }
     }
 
@@ -320,7 +320,7 @@ impl Hub {
         }
         for saved in found {
             if self.place.serves {
-                self.tell(Output::Saved { epoch: at.epoch, saved });
+                self.tell(Output::Saved { epoch: at.epoch, saved: Box::new(saved) });
             } else {
                 self.outgoing.entry(0).or_default().push(Packet::Saved(saved));
             }

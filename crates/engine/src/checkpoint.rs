@@ -22,7 +22,7 @@ use tidemill_plan::{NodeId, RelationId};
 use tidemill_storage::ObjectStore;
 
 pub(crate) use find::{Found, find};
-pub(crate) use keeper::{Job, Keeper, Saving};
+pub(crate) use keeper::{Job, Keeper, Restored, Saving};
 pub(crate) use merge::newest_entries;
 pub(crate) use pack::{Packs, piece_of, read_run};
 

@@ -231,7 +231,7 @@ async fn a_full_disk_stops_no_view() {
                 refused += 1;
                 if let Ok(Err(error)) = waited {
                     // It had been taken in although nobody was told.
-                    done = error.code.to_string() == "23505";
+                    done = error.code == "23505";
                     assert!(done || error.code.to_string().starts_with("53"), "{error}");
                 }
                 disk.set_capacity(None);

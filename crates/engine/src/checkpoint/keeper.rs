@@ -69,24 +69,32 @@ pub(crate) struct Keeper {
     pub(crate) saving: Arc<Saving>,
 }
 
+/// The checkpoint that an engine begins with; nothing, if there is none.
+#[derive(Default)]
+pub(crate) struct Restored {
+    pub(crate) directory: Directory,
+    pub(crate) files: Vec<FileEntry>,
+    /// The rows of relations and where they are.
+    pub(crate) rows: Vec<(Arc<Delta>, Run)>,
+}
+
 /// A relation's runs that are in a pack already; the delta is held so that its address stays its own.
 type Known = BTreeMap<usize, (Arc<Delta>, Run)>;
 
 impl Keeper {
-    /// Begins with the checkpoint that was restored: its directory, its files, and the rows that are in it. About `most` bytes of older
+    /// Begins with the checkpoint that was restored. About `most` bytes of older
     /// files stay in memory while one is written.
     pub(crate) fn start(
         store: Checkpoints<Store>,
         log: Log,
         incarnation: u64,
-        restored: Option<(Directory, Vec<FileEntry>)>,
-        rows: Vec<(Arc<Delta>, Run)>,
+        restored: Restored,
         saving: Arc<Saving>,
         most: usize,
         wake: Arc<dyn Fn() + Send + Sync>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
     ) -> std::io::Result<Keeper> {
-        let (directory, files) = restored.unwrap_or_default();
+        let Restored { directory, files, rows } = restored;
         saving.epoch.store(directory.epoch, Ordering::Release);
         let known = rows.into_iter().map(|(delta, run)| (address(&delta), (delta, run))).collect();
         let mut writer = Writer { store, incarnation, written: 0, runs: directory.runs, files, known, most };

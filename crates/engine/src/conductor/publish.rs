@@ -84,7 +84,7 @@ impl Conductor {
                 Output::Errors { view, errors, .. } => {
                     self.side_rows.push((epoch, view + 1, error_rows(epoch, &errors)));
                 }
-                Output::Saved { saved, .. } => self.take_saved(epoch, saved),
+                Output::Saved { saved, .. } => self.take_saved(epoch, *saved),
                 Output::Changes { .. } | Output::Failed { .. } => {}
             }
         }

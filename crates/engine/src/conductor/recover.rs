@@ -15,10 +15,9 @@ use tokio::sync::oneshot;
 
 use super::cut::Cut;
 use super::durable::Durable;
-use super::restore::Restored;
 use super::{Conductor, Define};
 use crate::catalog::CatalogState;
-use crate::checkpoint::{Found, Keeper, SavedSink, Store, find};
+use crate::checkpoint::{Found, Keeper, Restored, SavedSink, Store, find};
 use crate::config::Data;
 use crate::define::Made;
 use crate::journal::{Assembler, Change, Counts, Entry, SourceRead};
@@ -94,18 +93,13 @@ impl Conductor {
         let (incarnation, last) = (folder.incarnation(), self.shared.env.monotonic_nanos());
         // State that other workers saved is replaced as a whole.
         let save_all = restored.as_ref().is_none_or(|r| r.directory.workers != self.workers());
-        let (known, rows) = match restored {
-            Some(Restored { directory, files, rows }) => (Some((directory, files)), rows),
-            None => (None, Vec::new()),
-        };
         let fatal: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(end_process);
         let wake = self.shared.waker();
         let keeper = Keeper::start(
             checkpoints,
             log.clone(),
             incarnation,
-            known,
-            rows,
+            restored.unwrap_or_default(),
             self.shared.saving.clone(),
             self.bytes_of_packs(),
             wake,

@@ -12,24 +12,18 @@ use tidemill_delta::{Delta, Epoch, relaxed};
 use tidemill_plan::RelationId;
 use tidemill_sql::{OnConflict, SqlError};
 use tidemill_state::Collection;
-use tidemill_storage::{Checkpoints, FileEntry, Manifest};
+use tidemill_storage::{Checkpoints, Manifest};
 
 use super::Conductor;
 use super::cut::Cut;
 use super::durable::plan_hash;
 use super::recover::failed;
-use crate::checkpoint::{DIRECTORY, Directory, FORMATS, Of, Packs, Run, SavedSink, Store, newest_entries, read_run};
+use crate::checkpoint::{
+    DIRECTORY, Directory, FORMATS, Of, Packs, Restored, Run, SavedSink, Store, newest_entries, read_run,
+};
 use crate::define::{Made, make};
 use crate::journal::Object;
 use crate::table::TableChange;
-
-/// The last checkpoint.
-pub(super) struct Restored {
-    pub(super) directory: Directory,
-    pub(super) files: Vec<FileEntry>,
-    /// The rows of relations and where they are.
-    pub(super) rows: Vec<(Arc<Delta>, Run)>,
-}
 
 impl Conductor {
     /// Brings a checkpoint back.
