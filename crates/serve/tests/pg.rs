@@ -287,3 +287,40 @@ async fn garbage_ends_only_its_own_connection() {
     stream.write_all(&[0xff; 64]).await.unwrap();
     assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_left_does_not_keep_the_others_from_defining() {
+    let server = server().await;
+    let client = connect(&server).await;
+    let rows = "CREATE TABLE t (a int); INSERT INTO t SELECT i FROM generate_series(1, 400000) AS g(i)";
+    client.batch_execute(rows).await.unwrap();
+    // Each slice of the table's rows changes all groups, so that this takes long.
+    let slow = "CREATE MATERIALIZED VIEW v AS SELECT a % 1000 AS k, string_agg(CAST(a AS text), ',' ORDER BY a) AS list \
+                FROM t GROUP BY a % 1000\0";
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"\0\0\0\x13\0\x03\0\0user\0test\0\0").await.unwrap();
+    let mut query = vec![b'Q'];
+    query.extend_from_slice(&(slow.len() as u32 + 4).to_be_bytes());
+    query.extend_from_slice(slow.as_bytes());
+    stream.write_all(&query).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(stream);
+    // What it has begun is taken back, and so its name is free.
+    client.batch_execute("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t").await.unwrap();
+    let count: i64 = client.query_one("SELECT n FROM v", &[]).await.unwrap().get(0);
+    assert_eq!(count, 400_000);
+    // One that leaves at once has its short statement done.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"\0\0\0\x13\0\x03\0\0user\0test\0\0").await.unwrap();
+    stream.write_all(b"Q\0\0\0\x27INSERT INTO t VALUES (1), (2), (3)\0").await.unwrap();
+    drop(stream);
+    let began = std::time::Instant::now();
+    loop {
+        let count: i64 = client.query_one("SELECT n FROM v", &[]).await.unwrap().get(0);
+        if count == 400_003 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "the statement was not done");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

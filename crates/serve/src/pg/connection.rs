@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -31,12 +32,24 @@ pub struct Connection {
     skipping: bool,
 }
 
-/// Waits for work, unless the client cancels.
-pub async fn guarded<T>(cancel: &Cancel, work: impl Future<Output = Result<T, SqlError>>) -> Result<T, Failure> {
+/// A statement that takes longer than this ends when its client is gone; what a client has sent before it left is done if it is short.
+const LEFT: Duration = Duration::from_secs(1);
+
+/// Waits for work, unless the client cancels or leaves.
+pub async fn guarded<T>(
+    cancel: &Cancel,
+    incoming: &mut Incoming<OwnedReadHalf>,
+    work: impl Future<Output = Result<T, SqlError>>,
+) -> Result<T, Failure> {
+    let left = async {
+        tokio::time::sleep(LEFT).await;
+        incoming.closed().await
+    };
     tokio::select! {
         biased;
         done = work => Ok(done?),
         () = cancel.requested() => Err(cancelled().into()),
+        error = left => Err(Failure::Gone(error)),
     }
 }
 
@@ -163,7 +176,7 @@ impl Connection {
 
     async fn run_statement(&mut self, statement: &Statement) -> Result<(), Failure> {
         self.entry.cancel.reset();
-        let response = guarded(&self.entry.cancel, self.session.execute(statement, &[])).await?;
+        let response = guarded(&self.entry.cancel, &mut self.incoming, self.session.execute(statement, &[])).await?;
         match response {
             Response::Rows { schema, batches, tag } => self.send_rows(&schema, &batches, &tag).await,
             Response::Done(tag) => Ok(self.complete(&tag)?),

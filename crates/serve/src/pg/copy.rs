@@ -45,7 +45,7 @@ impl Connection {
         }
         let batches = reader.finish()?;
         let work = self.session.copy_rows(table, columns, batches);
-        let count = guarded(&self.entry.cancel, work).await?;
+        let count = guarded(&self.entry.cancel, &mut self.incoming, work).await?;
         Ok(self.complete(&format!("COPY {count}"))?)
     }
 

@@ -101,7 +101,8 @@ impl Connection {
     async fn prepare(&mut self, statement: Statement, declared: Vec<u32>) -> Result<Prepared, Failure> {
         self.entry.cancel.reset();
         let types = params::declared_types(&declared);
-        let described = guarded(&self.entry.cancel, self.session.describe(&statement, &types)).await;
+        let work = self.session.describe(&statement, &types);
+        let described = guarded(&self.entry.cancel, &mut self.incoming, work).await;
         let Description { params, schema } = described.map_err(|failure| shift(failure, statement.offset))?;
         let named = |i: usize| declared.get(i).and_then(|oid| Type::from_oid(*oid)).filter(|t| *t != Type::UNKNOWN);
         let params = params.iter().enumerate().map(|(i, t)| named(i).unwrap_or_else(|| types::of_type(t))).collect();
@@ -157,7 +158,7 @@ impl Connection {
                 return Ok(());
             };
             let work = self.session.execute(&statement, &portal.params);
-            let response = guarded(&self.entry.cancel, work).await.map_err(|f| shift(f, statement.offset))?;
+            let response = guarded(&self.entry.cancel, &mut self.incoming, work).await.map_err(|f| shift(f, statement.offset))?;
             portal.running = self.begin(&portal, response).await?;
         }
         if let Some(running) = &mut portal.running {
