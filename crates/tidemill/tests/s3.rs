@@ -168,7 +168,9 @@ fn a_killed_server_comes_back_from_the_store() {
     let doctor =
         |arguments: &[&str]| told(tidemill(&address()).arg("doctor").arg(&data).args(arguments).output().unwrap());
     let (code, said) = doctor(&["--checkpoints", &url]);
-    assert!(code == Some(0) && said.contains(&format!("checkpoints in {url}: 2;")), "{said}");
+    // Killed between a commit and the removal of what is older, there is one more than are kept.
+    let found = [2, 3].iter().any(|count| said.contains(&format!("checkpoints in {url}: {count};")));
+    assert!(code == Some(0) && found, "{said}");
     assert!(said.contains("a start takes the checkpoint of epoch ") && said.ends_with("healthy\n"), "{said}");
     let (code, said) = doctor(&[]);
     assert!(code == Some(0) && said.contains(&format!("--checkpoints {url} looks at them too")), "{said}");

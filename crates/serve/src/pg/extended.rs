@@ -158,7 +158,8 @@ impl Connection {
                 return Ok(());
             };
             let work = self.session.execute(&statement, &portal.params);
-            let response = guarded(&self.entry.cancel, &mut self.incoming, work).await.map_err(|f| shift(f, statement.offset))?;
+            let response =
+                guarded(&self.entry.cancel, &mut self.incoming, work).await.map_err(|f| shift(f, statement.offset))?;
             portal.running = self.begin(&portal, response).await?;
         }
         if let Some(running) = &mut portal.running {
