@@ -11,7 +11,7 @@ use arrow::datatypes::Schema;
 use tidemill_delta::{Delta, Epoch};
 use tidemill_plan::{NodeId, Op, RelationId, Route};
 
-use crate::spill::{Aside, WriteError};
+use crate::spill::{Aside, Spilled, WriteError};
 use crate::view::{View, Watermarks};
 use crate::{Keeps, Operator, OperatorError, StepCx};
 
@@ -96,75 +96,35 @@ impl View {
 
     /// Tells the state of all operators on this worker to `tell`.
     pub(crate) fn save(&mut self, worker: usize, all: bool, mut tell: impl FnMut(Saved)) -> Result<(), OperatorError> {
-        let view = self.spec.view;
         for node in 0..self.operators.len() {
-            let inputs = self.spec.dataflow.nodes[node].inputs.len();
-            let Some(operator) = &mut self.operators[node] else { continue };
-            let saved = |part, whole, delta, gone| Saved {
-                view,
-                node,
-                part,
-                worker,
-                whole,
-                delta,
-                gone,
-                aside: None,
-                refused: None,
-            };
-            let mut found = Vec::new();
-            let mut all = all;
-            let keeps = operator.keeps();
-            if let Some(spilled) = operator.spilled().filter(|spilled| spilled.saves_runs()) {
-                let recorded = &mut self.recorded[node];
-                let much = UNASKED + spilled.rows_in_memory();
-                if all || spilled.owes_all() || recorded.whole || recorded.rows + recorded.saved > much {
-                    match spilled.put_aside() {
-                        Err(WriteError::Disk(error)) => {
-                            tell(Saved { refused: Some(error), ..saved(0, false, nothing(), None) });
-                            continue;
-                        }
-                        other => other?,
-                    }
-                    spilled.was_put_aside();
-                    *recorded = Recorded::default();
-                }
-                if let Some(runs) = spilled.new_runs(all) {
-                    recorded.saved = 0;
-                    tell(Saved { aside: Some(runs), ..saved(0, true, nothing(), None) });
-                }
-                all = false;
-            }
-            match keeps {
-                Keeps::Nothing => {}
-                Keeps::Rows => {
-                    let recorded = std::mem::take(&mut self.recorded[node]);
-                    let (most, rows) = (most(operator.as_mut()), recorded.rows + recorded.saved);
-                    if all || recorded.whole || rows > most {
-                        let left = operator.rows()?;
-                        self.recorded[node].saved = left.iter().map(Delta::len).sum();
-                        found.extend(left.into_iter().enumerate().map(|(part, d)| saved(part, true, d, None)));
-                    } else {
-                        self.recorded[node].saved = rows;
-                        let parts = recorded.inputs.into_iter().enumerate();
-                        found.extend(
-                            parts.flat_map(|(part, list)| list.into_iter().map(move |d| saved(part, false, d, None))),
-                        );
-                    }
-                }
-                Keeps::Entries => {
-                    for (part, entries) in operator.entries(all)?.into_iter().enumerate() {
-                        let (rows, gone) = (Delta::inserts(entries.rows), Delta::inserts(entries.gone));
-                        if all || !rows.is_empty() || !gone.is_empty() {
-                            found.push(saved(part, all, rows, Some(gone)));
-                        }
-                    }
-                }
-            }
-            debug_assert!(inputs > 0 || found.iter().all(|s| s.gone.is_some() || s.delta.is_empty()));
-            found.retain(|s| !self.saved_elsewhere(node, s.part, worker));
+            let mut found = self.save_node(node, worker, all)?;
+            found.retain(|saved| !self.saved_elsewhere(node, saved.part, worker));
             found.into_iter().for_each(&mut tell);
         }
         Ok(())
+    }
+
+    fn save_node(&mut self, node: NodeId, worker: usize, mut all: bool) -> Result<Vec<Saved>, OperatorError> {
+        let mut found = Vec::new();
+        let (view, inputs) = (self.spec.view, self.spec.dataflow.nodes[node].inputs.len());
+        let Some(operator) = &mut self.operators[node] else { return Ok(found) };
+        let (delta, recorded) = (nothing(), &mut self.recorded[node]);
+        let (gone, aside, refused) = (None, None, None);
+        let empty = Saved { view, node, part: 0, worker, whole: false, delta, gone, aside, refused };
+        if let Some(spilled) = operator.spilled().filter(|spilled| spilled.saves_runs()) {
+            found.extend(save_runs(spilled, recorded, all, &empty)?);
+            if found.iter().any(|saved| saved.refused.is_some()) {
+                return Ok(found);
+            }
+            all = false;
+        }
+        match operator.keeps() {
+            Keeps::Nothing => {}
+            Keeps::Rows => found.extend(save_rows(operator.as_mut(), recorded, all, &empty)?),
+            Keeps::Entries => found.extend(save_entries(operator.as_mut(), all, &empty)?),
+        }
+        debug_assert!(inputs > 0 || found.iter().all(|s| s.gone.is_some() || s.delta.is_empty()));
+        Ok(found)
     }
 
     /// What came in before an operator's state was put aside is saved with that.
@@ -208,6 +168,61 @@ impl View {
         self.forget_recorded(node);
         Ok(true)
     }
+}
+
+/// What is on disk of an operator, if that has changed since it was saved; before, all is put there if what came in since is too
+/// much to be saved.
+fn save_runs(
+    spilled: &mut Spilled,
+    recorded: &mut Recorded,
+    all: bool,
+    empty: &Saved,
+) -> Result<Option<Saved>, OperatorError> {
+    let much = UNASKED + spilled.rows_in_memory();
+    if all || spilled.owes_all() || recorded.whole || recorded.rows + recorded.saved > much {
+        match spilled.put_aside() {
+            Err(WriteError::Disk(error)) => return Ok(Some(Saved { refused: Some(error), ..empty.clone() })),
+            other => other?,
+        }
+        spilled.was_put_aside();
+        *recorded = Recorded::default();
+    }
+    Ok(spilled.new_runs(all).map(|runs| {
+        recorded.saved = 0;
+        Saved { whole: true, aside: Some(runs), ..empty.clone() }
+    }))
+}
+
+/// What an operator that keeps rows has taken in since it was saved, or all that it has.
+fn save_rows(
+    operator: &mut dyn Operator,
+    recorded: &mut Recorded,
+    all: bool,
+    empty: &Saved,
+) -> Result<Vec<Saved>, OperatorError> {
+    let saved = |part: usize, whole: bool, delta: Delta| Saved { part, whole, delta, ..empty.clone() };
+    let before = std::mem::take(recorded);
+    let rows = before.rows + before.saved;
+    if all || before.whole || rows > most(operator) {
+        let left = operator.rows()?;
+        recorded.saved = left.iter().map(Delta::len).sum();
+        return Ok(left.into_iter().enumerate().map(|(part, delta)| saved(part, true, delta)).collect());
+    }
+    recorded.saved = rows;
+    let parts = before.inputs.into_iter().enumerate();
+    Ok(parts.flat_map(|(part, list)| list.into_iter().map(move |delta| saved(part, false, delta))).collect())
+}
+
+/// The entries of an operator that have changed since it was saved, or all.
+fn save_entries(operator: &mut dyn Operator, all: bool, empty: &Saved) -> Result<Vec<Saved>, OperatorError> {
+    let mut found = Vec::new();
+    for (part, entries) in operator.entries(all)?.into_iter().enumerate() {
+        let (rows, gone) = (Delta::inserts(entries.rows), Delta::inserts(entries.gone));
+        if all || !rows.is_empty() || !gone.is_empty() {
+            found.push(Saved { part, whole: all, delta: rows, gone: Some(gone), ..empty.clone() });
+        }
+    }
+    Ok(found)
 }
 
 /// Rows of no columns, of which there are none.
