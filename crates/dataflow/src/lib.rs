@@ -45,7 +45,7 @@ pub use recompute::Recompute;
 pub use recursion::Recursion;
 pub use saving::{Placement, Saved, SavedShape, saved_shapes};
 pub use session::Session;
-pub use spill::{Aside, Memory, RunName, Share};
+pub use spill::{Aside, Memory, RunName, rows_of};
 pub use time::{Level, Step};
 pub use topn::TopN;
 pub use union::Union;

@@ -24,7 +24,7 @@ use hashbrown::HashSet;
 use tidemill_delta::{Delta, NO_WATERMARK};
 use tidemill_plan::{Node, Op, Route};
 
-pub use self::aside::{Aside, Share};
+pub use self::aside::{Aside, rows_of};
 use self::cold::Cold;
 pub use self::memory::Memory;
 use self::memory::Owner;

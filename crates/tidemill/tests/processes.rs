@@ -145,10 +145,27 @@ async fn two_processes_come_back_with_more_state_than_memory() {
     let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let memory = ["--memory", "128MiB", "--spill", spill.path().to_str().unwrap()];
     const ROWS: i32 = 25_000;
-    for round in 0..3 {
+    // As many workers in one process, and back: what one has on disk the other one cannot read.
+    let alone = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.args([
+            "serve",
+            "--workers",
+            "4",
+            "--checkpoint-every",
+            "100ms",
+            "--pg",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+        ]);
+        command.arg("--data").arg(folder.path()).args(memory).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    for round in 0..5 {
         let hosts = hosts("spilled.txt", &free_ports(2));
         let start = |index| process_with(&hosts, index, Some(folder.path()), &memory);
-        let mut processes = Processes((0..2).map(start).collect());
+        let started = if round == 2 { vec![alone()] } else { (0..2).map(start).collect() };
+        let mut processes = Processes(started);
         let mut wire = wire::Wire::connect(port(&mut processes.0[0])).await.expect("a session");
         if round == 0 {
             for sql in [
@@ -181,7 +198,7 @@ async fn two_processes_come_back_with_more_state_than_memory() {
         ] {
             wire.run(&sql).await.unwrap();
             // Long enough for a checkpoint between two statements.
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(if round >= 2 { 2_500 } else { 250 })).await;
         }
         // A row is the same as long as neither it nor its partner was touched; 5 and 6 have others beside.
         let left: Vec<i32> = (1..=ROWS).filter(|k| k % 11 > round).collect();

@@ -88,30 +88,21 @@ impl Returning {
     }
 }
 
-/// What one worker gets of state that several have put aside.
-#[derive(Debug)]
-pub enum Share {
-    /// A run of its own.
-    Run(Aside),
-    /// Rows by part, as it is in another process.
-    Rows(Vec<Vec<Delta>>),
-}
-
 impl Memory {
     /// Begins to bring a run of a state in so many parts back, that knows about so many keys.
     pub fn bring_back(&self, name: RunName, parts: usize, keys: usize) -> Result<Returning, OperatorError> {
         Ok(Returning { name, writer: Writer::new(&self.shelf(), parts, keys)? })
     }
 
-    /// Shares state out among workers, of which the first `local` are in this process. `saved`: by worker before, of each its runs, the
-    /// eldest first. `placement`: by part.
+    /// Shares state out among workers of this process: a run for each. `saved`: by worker before, of each its runs, the eldest first.
+    /// `placement`: by part.
     pub fn share_out(
         &self,
         saved: &[Vec<Aside>],
         placement: &[Placement],
-        (workers, local): (usize, usize),
-    ) -> Result<Vec<Share>, OperatorError> {
-        (0..workers).map(|worker| self.share_of(worker, saved, placement, workers, worker < local)).collect()
+        workers: usize,
+    ) -> Result<Vec<Aside>, OperatorError> {
+        (0..workers).map(|worker| self.share_of(worker, saved, placement, workers)).collect()
     }
 
     fn share_of(
@@ -120,27 +111,29 @@ impl Memory {
         saved: &[Vec<Aside>],
         placement: &[Placement],
         workers: usize,
-        local: bool,
-    ) -> Result<Share, OperatorError> {
+    ) -> Result<Aside, OperatorError> {
         let runs = || saved.iter().enumerate().flat_map(|(group, runs)| runs.iter().map(move |run| (group, &*run.0)));
         let keys = runs().map(|(_, run)| run.keys).sum::<usize>() / workers;
         let mut merging = Merging::new(runs(), placement.len());
-        let mut writer = if local { Some(Writer::new(&self.shelf(), placement.len(), keys)?) } else { None };
-        let mut rows = vec![Vec::new(); placement.len()];
+        let mut writer = Writer::new(&self.shelf(), placement.len(), keys)?;
         while let Some((parts, _)) = merging.next(true)? {
-            let own =
-                parts.into_iter().zip(placement).map(|(part, placement)| of_worker(part, placement, worker, workers));
-            let own = own.collect::<Result<Vec<_>, _>>()?;
-            match &mut writer {
-                Some(writer) => writer.push(&own, &[])?,
-                None => rows.iter_mut().zip(own).for_each(|(rows, own)| rows.extend(own.rows)),
-            }
+            let own = parts.into_iter().zip(placement);
+            let own = own.map(|(part, placement)| of_worker(part, placement, worker, workers));
+            writer.push(&own.collect::<Result<Vec<_>, _>>()?, &[])?;
         }
-        Ok(match writer {
-            Some(writer) => Share::Run(Aside(Arc::new(writer.finish()?))),
-            None => Share::Rows(rows),
-        })
+        Ok(Aside(Arc::new(writer.finish()?)))
     }
+}
+
+/// All rows of an operator's runs, the eldest first, by part; `None` where there are none.
+pub fn rows_of(runs: &[Aside], parts: usize) -> Result<Vec<Option<Delta>>, OperatorError> {
+    let mut merging = Merging::new(runs.iter().map(|run| (0, &*run.0)), parts);
+    let mut rows = vec![Vec::new(); parts];
+    while let Some((merged, _)) = merging.next(true)? {
+        rows.iter_mut().zip(merged).for_each(|(rows, part)| rows.extend(part.rows));
+    }
+    let all = rows.iter().map(|list| list.first().map(|first| Delta::concat(&first.rows.schema(), list)).transpose());
+    Ok(all.collect::<Result<_, _>>()?)
 }
 
 /// The rows that belong to a worker.

@@ -76,6 +76,8 @@ pub(crate) struct Restored {
     pub(crate) files: Vec<FileEntry>,
     /// The rows of relations and where they are.
     pub(crate) rows: Vec<(Arc<Delta>, Run)>,
+    /// State was given to the workers in another form than it is in there, so that the next checkpoint has to have all of it.
+    pub(crate) reshaped: bool,
 }
 
 /// A relation's runs that are in a pack already; the delta is held so that its address stays its own.
@@ -94,7 +96,7 @@ impl Keeper {
         wake: Arc<dyn Fn() + Send + Sync>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
     ) -> std::io::Result<Keeper> {
-        let Restored { directory, files, rows } = restored;
+        let Restored { directory, files, rows, .. } = restored;
         saving.epoch.store(directory.epoch, Ordering::Release);
         let known = rows.into_iter().map(|(delta, run)| (address(&delta), (delta, run))).collect();
         let mut writer = Writer { store, incarnation, written: 0, runs: directory.runs, files, known, most };

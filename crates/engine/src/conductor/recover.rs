@@ -92,7 +92,7 @@ impl Conductor {
     ) -> Result<(), SqlError> {
         let (incarnation, last) = (folder.incarnation(), self.shared.env.monotonic_nanos());
         // State that other workers saved is replaced as a whole.
-        let save_all = restored.as_ref().is_none_or(|r| r.directory.workers != self.workers());
+        let save_all = restored.as_ref().is_none_or(|restored| restored.reshaped);
         let fatal: Arc<dyn Fn(&str) + Send + Sync> = Arc::new(end_process);
         let wake = self.shared.waker();
         let keeper = Keeper::start(

@@ -63,7 +63,7 @@ impl Conductor {
         self.reached = directory.reached.iter().copied().collect();
         cut.begin.watermarks = directory.in_force.clone();
         directory.counts.iter().for_each(|counts| self.set_counts(*counts));
-        let asides = self.restore_asides(&mut cut, &directory, (store, &mut packs), &runs)?;
+        let mut asides = self.restore_asides(&directory, (store, &mut packs), &runs)?;
         let mut rows = Vec::new();
         for (of, runs) in &runs {
             if matches!(of, Of::Aside { .. }) {
@@ -73,7 +73,7 @@ impl Conductor {
                 let pack = packs.get(store, &run.pack).map_err(failed)?;
                 read_run(run, &pack).map_err(failed)
             };
-            let mut loaded = Vec::with_capacity(runs.len());
+            let mut loaded = Vec::with_capacity(runs.len() + 1);
             for run in runs {
                 loaded.push(read(run)?);
             }
@@ -92,15 +92,22 @@ impl Conductor {
                 Of::Undelivered { .. } | Of::Aside { .. } => {}
                 Of::State { view, node, part, key, worker } => {
                     let saved_by = (directory.workers == self.workers()).then_some(worker);
-                    let after_runs = asides.contains(&(view, node));
+                    let after_runs = asides.operators.contains(&(view, node));
+                    if let Some(rows) = asides.rows.remove(&(view, node, worker, part)) {
+                        loaded.insert(0, (rows, None));
+                    }
                     self.load(&mut cut, (view, node, part), (key, saved_by, after_runs), &loaded)?;
                 }
             }
         }
+        let reshaped = directory.workers != self.workers() || asides.taken_in;
+        for ((view, node, _, part), rows) in asides.rows {
+            self.load(&mut cut, (view, node, part), (None, None, false), &[(rows, None)])?;
+        }
         self.restore_shown(&directory)?;
         self.begin_restored(cut);
         self.shared.memory.iter().for_each(Memory::forget_given);
-        Ok(Restored { files: manifest.files.clone(), directory, rows })
+        Ok(Restored { files: manifest.files.clone(), directory, rows, reshaped })
     }
 
     fn restore_object(
